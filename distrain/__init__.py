@@ -1,0 +1,26 @@
+"""distrain: data-parallel training of image classifiers on MPI clusters.
+
+    import distrain
+    distrain.init_process_group()      # under mpirun or srun; the world comes from MPI
+    model = torch.nn.parallel.DistributedDataParallel(model)
+
+Importing the package imports neither torch nor mpi4py; calling a function does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "destroy_process_group", "init_process_group"]
+
+if TYPE_CHECKING:
+    from distrain.comm.api import destroy_process_group, init_process_group
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("init_process_group", "destroy_process_group"):
+        from distrain.comm import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'distrain' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""``python -m distrain``: the same as the ``distrain`` command."""
+
+from distrain.cli import main
+
+main()

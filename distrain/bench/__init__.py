@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks; every one checks its result before it times it."""

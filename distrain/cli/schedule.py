@@ -1,0 +1,9 @@
+"""Commands of the room: schedule."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""

@@ -1,0 +1,27 @@
+"""Settings of the wire."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distrain.settings import Bytes, Seconds, Settings
+
+
+class CommSettings(Settings):
+    """How gradients travel between ranks."""
+
+    algorithm: str = Field("multicolor_ring", description="name of a Schedule: ring, multicolor_ring, ...")
+    colors: int = Field(
+        2, ge=1, le=16, description="independent rings (or trees) that carry parts of the payload"
+    )
+    segment_bytes: Bytes = Field(
+        1 << 20, gt=0, description="longest message on the wire; longer slots are pipelined"
+    )
+    bucket_bytes: Bytes = Field(25 << 20, gt=0, description="size of the gradient buckets of DDP")
+    stall_seconds: Seconds = Field(
+        60.0, gt=0, description="a collective older than this is reported, with who is missing"
+    )
+    abort_seconds: Seconds = Field(600.0, gt=0, description="a collective older than this ends the job")
+    sync: Literal["distrain", "gloo"] = Field("distrain", description="who synchronises gradients")

@@ -1,0 +1,1 @@
+"""The YAML file of a run: schema, loading, overrides. No torch, no mpi4py."""

@@ -1,0 +1,43 @@
+"""Settings of the data: which packs, where they live in memory, how images become batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distrain.settings import Settings
+
+
+class AugmentSettings(Settings):
+    """Training transform: random resized crop and flip."""
+
+    scale: tuple[float, float] = Field((0.08, 1.0), description="area of the crop, as parts of the image")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio (width/height) of the crop")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+
+
+class DataSettings(Settings):
+    """The data of a run: two packs and the way from their bytes to batches."""
+
+    train: str = Field(description="folder of the packed training set (written by `distrain pack`)")
+    val: str = Field(description="folder of the packed held-out set")
+    memory: Literal["node", "disk"] = Field(
+        "node", description="node: one copy in the memory of each node, shared by its ranks; disk: memory map"
+    )
+    batch_per_rank: int = Field(256, ge=1, description="images per rank and step")
+    eval_batch_per_rank: int = Field(256, ge=1, description="images per rank and evaluation step")
+    image_size: int = Field(224, ge=8, description="side of the square training crop, pixels")
+    eval_resize: int = Field(256, ge=8, description="short side before the centre crop in evaluation, pixels")
+    eval_image_size: int | None = Field(None, description="side of the evaluation crop; default: image_size")
+    augment: AugmentSettings = AugmentSettings()
+    last_batch: Literal["drop", "wrap"] = Field(
+        "drop",
+        description="drop: the incomplete last global batch is left out; wrap: filled from the epoch's start",
+    )
+    engine: Literal["auto", "native", "turbojpeg"] = Field("auto", description="image decoder")
+    threads: int = Field(4, ge=1, description="decoder threads per rank")
+    queue_batches: int = Field(3, ge=1, description="batches decoded ahead per rank")
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="an image that does not decode: end the run, or leave it out and count it"
+    )

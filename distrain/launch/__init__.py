@@ -1,0 +1,1 @@
+"""Launching: one YAML file becomes an mpirun command or a Slurm script. No torch, no mpi4py."""

@@ -1,0 +1,1 @@
+"""Collective algorithms as data: generators, laws, costs and pictures. No MPI, no torch."""

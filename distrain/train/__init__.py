@@ -1,0 +1,1 @@
+"""Training: models, recipe, the loop, exact evaluation, checkpoints, metrics."""

@@ -1,0 +1,69 @@
+"""Settings of the model and of the training recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distrain.settings import Settings, Steps
+from distrain.units import Duration
+
+
+class ModelSettings(Settings):
+    """What is trained."""
+
+    name: str = Field(
+        "resnet50", description="resnet18 ... resnet152, resnet8 (small images), torchvision:NAME, timm:NAME"
+    )
+    num_classes: int | None = Field(
+        None, ge=2, description="default: the number of classes of the training pack"
+    )
+    norm: Literal["batch", "group"] = Field(
+        "batch", description="normalisation layers of the built-in ResNets"
+    )
+    zero_init_last_gamma: bool = Field(True, description="each residual block starts as the identity")
+    channels_last: bool = Field(True, description="memory format of activations and weights")
+
+
+class OptimizerSettings(Settings):
+    """SGD with momentum; the learning rate follows the global batch (linear scaling, Goyal et al. 2017)."""
+
+    lr: float = Field(
+        0.1, gt=0, description="learning rate for `lr_batch` images; scaled linearly by the global batch"
+    )
+    lr_batch: int = Field(256, ge=1, description="the batch for which `lr` is meant")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to normalisation layers and biases")
+
+
+class ScheduleSettings(Settings):
+    """Learning rate over time: linear warm-up, then steps or a cosine."""
+
+    warmup: Steps = Field(Duration(5, "ep"), description="linear warm-up from lr to the scaled lr")
+    decay: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[Steps, ...] = Field(
+        (Duration(30, "ep"), Duration(60, "ep"), Duration(80, "ep")),
+        description="where `step` multiplies by gamma",
+    )
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+class TrainSettings(Settings):
+    """The recipe."""
+
+    duration: Steps = Field(Duration(90, "ep"), description="length of training, e.g. 90ep or 5000st")
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast; weights and gradients stay fp32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    accumulate: int = Field(1, ge=1, description="micro-batches per rank whose gradients make one step")
+    log_every: Steps = Field(Duration(50, "st"), description="one line of metrics per so many steps")
+    eval_every: Steps = Field(Duration(1, "ep"), description="evaluation on the held-out set")
+    checkpoint_every: Steps = Field(Duration(1, "ep"), description="how much work a crash may cost")
+    keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints that are kept")
+    tensorboard: bool = True
