@@ -1,0 +1,146 @@
+"""The interface of all decoders, and the choice among them.
+
+An engine turns the compressed bytes of some images into a part of a batch: each image is
+cropped, resized with antialiasing to the side of the batch, mirrored if asked, and written in
+place. Everything random has been decided before (`distrain.data.augment`), so every engine
+gets the same crops for the same seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from distrain.errors import ConfigError, DataError, nearest
+
+log = logging.getLogger("distrain.data")
+
+
+class DecodeError(DataError):
+    """One image of a batch cannot be decoded.
+
+    Args:
+        position: which of the images handed to ``decode_batch``, from 0.
+        reason: what is wrong with it, in words.
+    """
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(
+            f"image {position} of the batch",
+            f"it cannot be decoded: {reason}",
+            "pack the data set again, or set data.on_bad_image=skip",
+        )
+        self.position = position
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[int, str]]:  # type: ignore[override]
+        return type(self), (self.position, self.reason)
+
+
+class DecodeEngine(Protocol):
+    """From the bytes of images to pixels in a batch.
+
+    One engine object is shared by all decoder threads of a rank: ``decode_batch`` must be safe to
+    call from several threads at once and must release the GIL in its heavy parts.
+    """
+
+    name: str
+
+    def decode_batch(
+        self, blobs: Sequence[memoryview], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Decode, crop, resize and mirror ``N`` images into ``out``.
+
+        Args:
+            blobs: the bytes of ``N`` images, read-only; never written, not kept after the call.
+            crops: int32 [N, 4], rows of (x, y, width, height) in source pixels. Each lies inside
+                its image as the pack recorded it, with width and height at least 1.
+            flips: bool [N], True: mirror left and right after the resize.
+            out: uint8 [N, S, S, 3], C-contiguous, RGB, filled in place. S is read from its shape.
+                The resize is bilinear and antialiased (Pillow's ``BILINEAR`` is the reference) and
+                sees no pixel outside the crop. Grey images get three equal channels.
+
+        Raises:
+            DecodeError: one image cannot be decoded, or its crop does not fit the picture that the
+                bytes hold. ``out`` is then undefined, all of it.
+        """
+        ...
+
+
+def native_or_reason() -> DecodeEngine | str:
+    """Return the compiled decoder, or in words why there is none."""
+    try:
+        from distrain.data.decode import native
+    except ImportError as error:
+        return str(error)
+    try:
+        engine: DecodeEngine = native.load()
+    except (ImportError, OSError, RuntimeError, DataError) as error:
+        return str(error)
+    return engine
+
+
+def _turbojpeg() -> DecodeEngine:
+    from distrain.data.decode.turbojpeg import TurboJpegEngine
+
+    return TurboJpegEngine()
+
+
+@functools.cache
+def _warn_slower(reason: str) -> None:
+    # Cached, so that a process says it once however many loaders it opens.
+    log.warning("decoder: simplejpeg + OpenCV (slower); the native decoder is not there: %s", reason)
+
+
+def _auto() -> DecodeEngine:
+    found = native_or_reason()
+    if isinstance(found, str):
+        _warn_slower(found)
+        return _turbojpeg()
+    return found
+
+
+def _native() -> DecodeEngine:
+    found = native_or_reason()
+    if isinstance(found, str):
+        raise ConfigError(
+            "data.engine",
+            f"'native' is not available: {found}",
+            "install a C compiler and reinstall distrain, or set data.engine=auto",
+        )
+    return found
+
+
+_JPEG_ENGINES: dict[str, Callable[[], DecodeEngine]] = {
+    "auto": _auto,
+    "native": _native,
+    "turbojpeg": _turbojpeg,
+}
+
+
+def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
+    """Return the engine ``name`` for packs of an encoding.
+
+    Args:
+        name: ``auto`` (native where it was built, else turbojpeg), ``native`` or ``turbojpeg``.
+            Raw packs have a single decoder, whatever the name.
+        encoding: ``jpeg`` or ``raw``, as the manifest of the pack says.
+
+    Raises:
+        ConfigError: no such engine, or ``native`` was asked for and is not built.
+    """
+    if name not in _JPEG_ENGINES:
+        raise ConfigError(
+            "data.engine",
+            f"{name!r} is no decoder{nearest(name, _JPEG_ENGINES)}",
+            f"use one of {', '.join(_JPEG_ENGINES)}",
+        )
+    if encoding == "raw":
+        from distrain.data.decode.raw import RawEngine
+
+        return RawEngine()
+    return _JPEG_ENGINES[name]()
