@@ -1,0 +1,91 @@
+# Two commands do all the set-up:
+#   make smoke   installs into .venv and trains on real images, end to end
+#   make test    unit and MPI tests
+# Everything lands in .venv and runs/; nothing needs root.
+
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+# On a cluster use the site's MPI instead of the embedded one: make smoke EXTRAS=digits
+EXTRAS   ?= mpi,digits
+BIN      := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTED    := $(VENV)/.installed-test
+
+# Ranks of a test job share few cores: let waiting ranks yield, allow more ranks than cores, and be quiet
+# about a component of the embedded Open MPI that prints a harmless error.
+export OMPI_ALLOW_RUN_AS_ROOT=1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_osc=^ucx
+MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1
+PYTEST := $(BIN)/python -m pytest
+SMOKE  ?= runs/smoke-data
+
+.PHONY: help install install-test smoke test test-unit test-mpi test-cluster test-gpu lint format horovod clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu lint format horovod clean"
+
+install: $(INSTALLED)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make a virtual environment; install the package python3-venv, or name" >&2; \
+	  echo "      another Python: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+
+$(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[$(EXTRAS)]"
+	@touch $@
+
+install-test: $(TESTED)
+
+$(TESTED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[$(EXTRAS),test,dev]"
+	@touch $@
+
+smoke: install
+	@test -f $(SMOKE)/images/train/0/*0.jpg 2>/dev/null || $(BIN)/distrain digits $(SMOKE)/images
+	@test -f $(SMOKE)/train/manifest.json || $(BIN)/distrain pack imagefolder:$(SMOKE)/images/train $(SMOKE)/train --short-side 0
+	@test -f $(SMOKE)/val/manifest.json || $(BIN)/distrain pack imagefolder:$(SMOKE)/images/val $(SMOKE)/val --short-side 0
+	$(BIN)/distrain launch configs/digits.yaml data.train=$(SMOKE)/train data.val=$(SMOKE)/val --np 2
+
+test: test-unit test-mpi
+
+test-unit: install-test
+	OMP_NUM_THREADS=1 $(PYTEST) tests/unit
+
+test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-jobs
+
+# One suite, run whole by every number of ranks.
+test-mpi-%: install-test
+	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np $* $(PYTEST) -p no:cacheprovider tests/mpi
+
+# Whole jobs through the launcher: training, resume, faults.
+test-jobs: install-test
+	OMP_NUM_THREADS=1 $(PYTEST) tests/jobs
+
+# Several emulated hosts and a real Slurm; needs root, skips with a reason where it cannot run.
+test-cluster: install-test
+	OMP_NUM_THREADS=1 $(PYTEST) tests/cluster
+
+test-gpu: install-test
+	$(PYTEST) tests/gpu
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Horovod 0.28.1 as a peer and as `comm.sync: horovod`. Its sources ask for C++14; torch needs 17.
+horovod: install
+	PYTHON=$(BIN)/python launch/build_horovod.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

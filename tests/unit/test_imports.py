@@ -1,0 +1,133 @@
+"""The import directions of docs/architecture.md: a module imports only from rooms below its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import distrain
+
+PACKAGE = Path(distrain.__file__).parent
+
+# A room may import from the rooms that stand in its row, from itself, and from no other.
+MAY_IMPORT: dict[str, set[str]] = {
+    "ground": set(),
+    "settings": {"ground"},  # every room's settings.py: nothing heavy, so config can compose them
+    "schedule": {"ground"},
+    "comm": {"ground", "settings", "schedule"},
+    "data": {"ground", "settings"},
+    "train": {"ground", "settings", "schedule", "comm", "data"},
+    "config": {"ground", "settings"},
+    "launch": {"ground", "settings", "config", "data"},
+    "bench": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
+    "worker": {"ground", "settings", "schedule", "comm", "data", "train", "config"},
+    "cli": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch", "bench", "worker"},
+}
+TORCH = ("comm/", "data/loader.py", "data/decode/", "train/", "bench/", "worker.py", "cli/doctor.py")
+MPI4PY = ("comm/", "data/store.py", "data/exchange.py", "bench/", "worker.py", "cli/doctor.py")
+LOGIN_NODE = ("ground", "settings", "config", "launch", "schedule")
+
+
+def room_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    if len(relative.parts) > 1:
+        return "settings" if relative.name == "settings.py" else relative.parts[0]
+    return {"worker.py": "worker", "__main__.py": "cli", "__init__.py": "cli"}.get(relative.name, "ground")
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def target_of(name: str) -> Path | None:
+    """The file of the package that an imported dotted name lives in."""
+    parts = name.split(".")
+    if parts[0] != "distrain":
+        return None
+    for length in range(len(parts), 0, -1):
+        base = PACKAGE.joinpath(*parts[1:length])
+        if base.with_suffix(".py").is_file() and length > 1:
+            return base.with_suffix(".py")
+        if (base / "__init__.py").is_file():
+            return base / "__init__.py"
+    return None
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = room_of(path)
+    for name in imports_of(path):
+        target = target_of(name)
+        if target is None or target == PACKAGE / "__init__.py":
+            continue
+        other = room_of(target)
+        assert other == room or other in MAY_IMPORT[room], f"{path}: room {room} imports {name} of room {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_torch_and_mpi4py_stay_in_their_rooms(path: Path) -> None:
+    relative = str(path.relative_to(PACKAGE))
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    if "torch" in tops:
+        assert relative.startswith(TORCH), f"{relative} imports torch"
+    if "mpi4py" in tops:
+        assert relative.startswith(MPI4PY), f"{relative} imports mpi4py"
+
+
+def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    modules = [
+        ".".join(("distrain", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in MODULES
+        if room_of(path) in LOGIN_NODE and path.name != "__init__.py"
+    ]
+    code = (
+        f"import sys, importlib\nfor m in {modules!r}: importlib.import_module(m)\n"
+        "assert 'torch' not in sys.modules and 'mpi4py' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_no_module_circles() -> None:
+    """Imports at module level form no circle (imports inside functions are not counted)."""
+    graph: dict[Path, set[Path]] = {}
+    for path in MODULES:
+        names: set[str] = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names |= {a.name for a in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {f"{node.module}.{a.name}" for a in node.names}
+        graph[path] = {t for n in names if (t := target_of(n)) is not None and t != path}
+    state: dict[Path, int] = {}
+
+    def visit(path: Path, trail: list[Path]) -> None:
+        if state.get(path) == 2:
+            return
+        assert state.get(path) != 1, "circle: " + " -> ".join(str(p.relative_to(PACKAGE)) for p in [*trail, path])
+        state[path] = 1
+        for target in graph[path]:
+            visit(target, [*trail, path])
+        state[path] = 2
+
+    for path in MODULES:
+        visit(path, [])
+
+
+def test_files_stay_small() -> None:
+    for path in (*MODULES, *PACKAGE.rglob("*.c")):
+        assert len(path.read_text().splitlines()) <= 400, f"{path} has over 400 lines"
