@@ -1,0 +1,116 @@
+"""Who takes part in the allreduce benchmark: ours and the peers, behind one small interface.
+
+Each contender sums a flat float32 CPU tensor over all ranks, in place. A peer that is not
+installed raises `Unavailable` when it is made; the benchmark prints its line with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from mpi4py import MPI
+
+
+class Unavailable(Exception):
+    """The peer cannot run here, and why."""
+
+
+class Contender(Protocol):
+    """One way to sum an array over all ranks."""
+
+    name: str
+    algorithm: str
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum ``payload: float32 [count]`` over all ranks in place; return when it is complete."""
+
+    def close(self) -> None:
+        """Release what it holds. Called on all ranks."""
+
+
+class Distrain:
+    """The backend ``distrain`` as a user calls it, through torch.distributed."""
+
+    name = "distrain"
+
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = algorithm
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum in place."""
+        dist.all_reduce(payload)
+
+    def close(self) -> None:
+        """Nothing: the default process group belongs to the benchmark."""
+
+
+class PlainMPI:
+    """The allreduce of the MPI library itself."""
+
+    name = "mpi"
+
+    def __init__(self) -> None:
+        self.algorithm = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\x00 ")
+        self._comm = MPI.COMM_WORLD.Dup()
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum in place."""
+        self._comm.Allreduce(MPI.IN_PLACE, payload.numpy())
+
+    def close(self) -> None:
+        """Free the communicator."""
+        self._comm.Free()
+
+
+class Gloo:
+    """PyTorch's own backend for CPU tensors."""
+
+    name = "gloo"
+    algorithm = "default"
+
+    def __init__(self) -> None:
+        if not dist.is_gloo_available():
+            raise Unavailable("this build of torch has no gloo")
+        self._group: Any = dist.new_group(backend="gloo")
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum in place."""
+        dist.all_reduce(payload, group=self._group)
+
+    def close(self) -> None:
+        """Destroy the group."""
+        dist.destroy_process_group(self._group)
+
+
+class Horovod:
+    """Horovod over the same MPI. It brings a thread of its own that calls MPI every cycle."""
+
+    name = "horovod"
+    algorithm = "default"
+
+    def __init__(self) -> None:
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise Unavailable(f"horovod is not installed ({error}); build it with `make horovod`") from None
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise Unavailable("horovod beside another user of MPI needs MPI_THREAD_MULTIPLE")
+        self._hvd = hvd
+        hvd.init()
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum in place."""
+        self._hvd.allreduce_(payload, op=self._hvd.Sum, name="bench")
+
+    def close(self) -> None:
+        """Stop its thread."""
+        self._hvd.shutdown()
+
+
+PEERS: dict[str, type[PlainMPI] | type[Gloo] | type[Horovod]] = {
+    "mpi": PlainMPI,
+    "gloo": Gloo,
+    "horovod": Horovod,
+}
