@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distrain.settings import Settings
+
+
+def _text_of_int(value: Any) -> Any:
+    # OMP_NUM_THREADS: 4 is a number in YAML and a text in an environment
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+EnvValue = Annotated[str, BeforeValidator(_text_of_int, json_schema_input_type=str | int)]
+OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
 
 
 class SlurmSettings(Settings):
     """What the sbatch script asks for."""
 
-    nodes: int = Field(1, ge=1)
-    ranks_per_node: int = Field(1, ge=1)
-    cpus_per_rank: int | None = Field(None, ge=1)
-    gpus_per_node: int | None = Field(None, ge=0)
-    time: str = Field("24:00:00", description="time limit as Slurm writes it")
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    mail_user: str | None = None
+    nodes: int = Field(1, ge=1, description="nodes of the allocation")
+    ranks_per_node: int = Field(1, ge=1, description="ranks on each node: one per GPU")
+    cpus_per_rank: int | None = Field(
+        None, ge=1, description="cores per rank; default: left to the partition's default"
+    )
+    gpus_per_node: int | None = Field(None, ge=0, description="GPUs per node (--gpus-per-node)")
+    time: OneLine = Field("24:00:00", description="time limit as Slurm writes it")
+    partition: OneLine | None = Field(None, description="partition; default: the cluster's default")
+    account: OneLine | None = Field(None, description="account that is charged")
+    qos: OneLine | None = Field(None, description="quality of service")
+    constraint: OneLine | None = Field(None, description="features that the nodes must have")
+    mail_user: OneLine | None = Field(None, description="address told of the job's end, failure and requeue")
+    grace_seconds: int = Field(
+        120, ge=10, description="warning before the time limit or a preemption, for a last checkpoint"
+    )
     setup: tuple[str, ...] = Field((), description="shell lines before the launch, e.g. module load")
     starter: Literal["mpirun", "srun"] = Field(
         "mpirun", description="what starts the ranks inside the allocation"
     )
-    srun_mpi: str = Field("pmix", description="value of srun --mpi")
-    extra: tuple[str, ...] = Field((), description="further #SBATCH options, e.g. --exclusive")
+    srun_mpi: OneLine = Field("pmix", description="value of srun --mpi; pmi2 for MPICH and Intel MPI")
+    extra: tuple[OneLine, ...] = Field((), description="further #SBATCH options, e.g. --exclusive")
 
 
 class LaunchSettings(Settings):
@@ -36,11 +50,17 @@ class LaunchSettings(Settings):
     target: Literal["local", "hosts", "slurm"] = Field(
         "local", description="this machine, a host file, or sbatch"
     )
-    np: int | None = Field(None, ge=1, description="ranks in all; default: one per GPU, or 1")
-    hosts: str | None = Field(None, description="host file: `name slots=N` or `name:N` a line")
-    mpi: Literal["auto", "openmpi5", "openmpi4", "mpich", "intelmpi"] = Field(
-        "auto", description="mpirun dialect"
+    np: int | None = Field(
+        None, ge=1, description="ranks in all; default: one per GPU or 1 (local), all slots (hosts)"
     )
-    env: dict[str, str] = Field({}, description="environment of every rank")
+    hosts: str | None = Field(None, description="host file: `name slots=N` or `name:N` a line")
+    runs: str = Field("runs", min_length=1, description="folder that holds the run folders")
+    mpi: Literal["auto", "openmpi5", "openmpi4", "mpich", "intelmpi"] = Field(
+        "auto", description="mpirun dialect; auto: asked from mpirun itself"
+    )
+    bind: Literal["none", "core", "numa"] = Field(
+        "none", description="binding of ranks; none, since each rank runs decoder and compute threads"
+    )
+    env: dict[str, EnvValue] = Field({}, description="environment of every rank")
     mpirun_args: tuple[str, ...] = Field((), description="further mpirun arguments, as they are")
     slurm: SlurmSettings = SlurmSettings()
