@@ -1,0 +1,171 @@
+"""From the bytes of a source file to the bytes of an image in a pack, or a reason why not.
+
+A JPEG that every decoder reads (baseline, 8 bits, grey or YCbCr, upright) and that needs no resize
+is kept byte for byte. All else that Pillow opens is turned upright, brought to 8-bit RGB or grey
+and encoded anew; the pack counts these by reason.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps
+
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_BASELINE = 0xC0
+_SIDE_LIMIT = 65_500  # of libjpeg
+RAW_HEAD = struct.Struct("<II")  # width, height, in front of the pixels of a raw image
+
+
+class Unusable(Exception):
+    """The file is not an image that can be packed; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the pack is made with.
+
+    Attributes:
+        short_side: images whose short side is longer are shrunk to it, in pixels; 0: never.
+        quality: of JPEG encoding, 1 to 100.
+        encoding: ``jpeg`` or ``raw`` (uint8 RGB, row by row).
+    """
+
+    short_side: int = 0
+    quality: int = 90
+    encoding: str = "jpeg"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One image as it stands in a pack.
+
+    Attributes:
+        data: its bytes.
+        width, height: of the upright image, in pixels.
+        converted: why it was encoded anew, or empty if the source's bytes were kept.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    converted: str = ""
+
+
+def convert(data: bytes, options: Options) -> Packed:
+    """Return the image in ``data`` as the pack wants it.
+
+    Raises:
+        Unusable: the file is empty, truncated, no image, or of a kind that has no 8-bit meaning.
+    """
+    if not data:
+        raise Unusable("zero bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF data and of very large images
+            image = Image.open(io.BytesIO(data))
+            reason = _reason_to_convert(image, data, options)
+            if not reason:
+                return Packed(data, *image.size)
+            pixels = _eight_bits(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        raise Unusable("not an image that Pillow knows") from None
+    except Image.DecompressionBombError:
+        raise Unusable("too many pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        raise Unusable(f"damaged: {error}") from None
+    pixels = _shrink(pixels, options.short_side)
+    return Packed(_encode(pixels, options), *pixels.size, reason)
+
+
+def _reason_to_convert(image: Image.Image, data: bytes, options: Options) -> str:
+    """Return why the bytes cannot be kept, or an empty text if they can and decode without complaint."""
+    if image.format != "JPEG":
+        return f"{image.format} {image.mode}"
+    damage = _damage(data) if image.mode != "CMYK" else ""
+    if "premature" in damage.lower():
+        raise Unusable(f"truncated: {damage}")
+    if image.mode not in ("RGB", "L"):
+        return f"JPEG {image.mode}"
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        return "EXIF rotation"
+    if _sof(data) != _BASELINE:
+        return "JPEG not baseline"
+    if image.mode == "RGB" and image.info.get("adobe_transform") == 0:
+        return "JPEG stored as RGB"
+    if damage:
+        return "JPEG with warnings"
+    if options.encoding != "jpeg":
+        return f"to {options.encoding}"
+    if options.short_side and min(image.size) > options.short_side:
+        return "resized"
+    return ""
+
+
+def _damage(data: bytes) -> str:
+    """Return what libjpeg-turbo says about a JPEG when it is strict, or an empty text."""
+    try:
+        simplejpeg.decode_jpeg(data, strict=True)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _sof(data: bytes) -> int:
+    """Return the start-of-frame marker of a JPEG (0xC0 baseline, 0xC2 progressive), 0 if there is none."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return 0
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return the picture in mode RGB or L, its pixels read (which is where truncation shows)."""
+    image.load()
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise Unusable(f"pixel values {wide.min()} to {wide.max()} are outside 16 bits")
+        return Image.fromarray((wide >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise Unusable("floating-point pixels have no defined range")
+    if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
+        return image.convert("L" if image.mode == "1" else "RGB")
+    upright = image.convert("RGBA")  # palette or alpha: what is transparent shows white
+    white = Image.new("RGBA", upright.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, upright).convert("RGB")
+
+
+def _shrink(image: Image.Image, short_side: int) -> Image.Image:
+    width, height = image.size
+    if not short_side or min(width, height) <= short_side:
+        return image
+    scale = short_side / min(width, height)
+    return image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+
+
+def _encode(image: Image.Image, options: Options) -> bytes:
+    if options.encoding == "raw":
+        pixels = image.convert("RGB")
+        return RAW_HEAD.pack(*pixels.size) + pixels.tobytes()
+    if max(image.size) > _SIDE_LIMIT:
+        raise Unusable(f"{image.width}x{image.height} pixels are more than a JPEG can hold")
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=options.quality, subsampling="4:2:0")
+    return out.getvalue()

@@ -1,0 +1,122 @@
+"""Where images come from: a listing of files with labels, in an order that never varies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.errors import DataError, UsageError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One file that may become an image of the pack.
+
+    Attributes:
+        path: of the file, absolute.
+        name: of the file below the root of the source, for messages.
+        label: position of its class in the list of classes.
+        bytes: size of the file when it was listed.
+        mtime_ns: when the file was last changed, to notice that a source changed between two runs.
+    """
+
+    path: str
+    name: str
+    label: int
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of a source.
+
+    Attributes:
+        classes: names of the classes, in the order of their labels.
+        images: the files, in the order in which they are packed.
+    """
+
+    classes: tuple[str, ...]
+    images: tuple[SourceImage, ...]
+
+
+def list_source(source: str) -> Listing:
+    """List ``imagefolder:PATH`` (a folder a class) or ``list:FILE`` (a line an image).
+
+    Raises:
+        UsageError: the source is not written ``KIND:PATH`` with a known kind.
+        DataError: it is missing or empty, or a class has no file at all.
+    """
+    kind, colon, place = source.partition(":")
+    if not colon or kind not in _KINDS or not place:
+        raise UsageError(
+            "SOURCE",
+            f"{source!r} is no source{nearest(kind, _KINDS) if colon else ''}",
+            "write imagefolder:PATH or list:FILE",
+        )
+    return _KINDS[kind](Path(place))
+
+
+def _stat(path: Path, name: str, label: int) -> SourceImage:
+    try:
+        status = path.stat()
+    except OSError:  # a broken link, or gone: the worker that packs it reports why it is skipped
+        return SourceImage(str(path.absolute()), name, label, 0, 0)
+    return SourceImage(str(path.absolute()), name, label, status.st_size, status.st_mtime_ns)
+
+
+def _imagefolder(root: Path) -> Listing:
+    """List the folders of ``root`` as classes, sorted by name; every file in them is a candidate.
+
+    Names that begin with a dot are not looked at. Files of any other name are candidates, so that
+    what is not an image appears among the skipped, with its reason.
+    """
+    if not root.is_dir():
+        raise DataError(str(root), "this folder does not exist", "give the folder that holds one folder a class")
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise DataError(str(root), "it holds no class folders", "put the images of each class in a folder of its own")
+    images: list[SourceImage] = []
+    for label, folder in enumerate(folders):
+        files = _files_below(folder)
+        if not files:
+            raise DataError(str(folder), "this class is empty", "add images to the folder, or remove it")
+        images.extend(_stat(file, str(file.relative_to(root)), label) for file in files)
+    return Listing(tuple(folder.name for folder in folders), tuple(images))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for place, below, names in os.walk(folder, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found.extend(Path(place, name) for name in sorted(names) if not name.startswith("."))
+    return found
+
+
+def _list_file(file: Path) -> Listing:
+    """List lines of ``PATH<tab or blanks>CLASS``; relative paths start at the folder of the list."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(file), f"the list cannot be read: {error}", "give a text file") from None
+    pairs: list[tuple[str, str]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        path, *rest = line.strip().rsplit("\t" if "\t" in line else None, 1)
+        if not rest:
+            raise DataError(f"{file}:{number}", f"{line!r} has no class", "write PATH, a tab and the class")
+        pairs.append((path.strip(), rest[0].strip()))
+    if not pairs:
+        raise DataError(str(file), "the list is empty", "write one line an image: PATH, a tab and the class")
+    names = {name for _, name in pairs}
+    numeric = all(name.isdecimal() for name in names)  # classes 0 ... 10 keep the order of numbers
+    classes = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
+    labels = {name: label for label, name in enumerate(classes)}
+    base = file.parent
+    return Listing(tuple(classes), tuple(_stat(base / path, path, labels[name]) for path, name in pairs))
+
+
+_KINDS: dict[str, Callable[[Path], Listing]] = {"imagefolder": _imagefolder, "list": _list_file}
