@@ -113,15 +113,28 @@ class Schedule:
 
     def program(self, rank: int) -> Program:
         """Return what one rank does, colors separated, empty steps left out."""
-        colors: list[list[tuple[Instruction, ...]]] = [[] for _ in range(self.colors)]
+        return self._programs(range(rank, rank + 1))[0]
+
+    def programs(self) -> tuple[Program, ...]:
+        """Return what every rank does, in the order of the ranks; one pass over the transfers."""
+        return self._programs(range(self.world_size))
+
+    def _programs(self, ranks: range) -> tuple[Program, ...]:
+        lanes: list[list[list[list[Instruction]]]] = [[[] for _ in range(self.colors)] for _ in ranks]
         for number, step in enumerate(self.steps):
-            mine: list[list[Instruction]] = [[] for _ in range(self.colors)]
             for t in step:
-                if t.src == rank:
-                    mine[t.color].append(Instruction(number, t.chunk, t.dst, None))
-                if t.dst == rank:
-                    mine[t.color].append(Instruction(number, t.chunk, t.src, t.op))
-            for color, instructions in enumerate(mine):
-                if instructions:
-                    colors[color].append(tuple(instructions))
-        return Program(rank, tuple(tuple(steps) for steps in colors))
+                if t.src in ranks:
+                    _append(lanes[t.src - ranks.start][t.color], Instruction(number, t.chunk, t.dst, None))
+                if t.dst in ranks:
+                    _append(lanes[t.dst - ranks.start][t.color], Instruction(number, t.chunk, t.src, t.op))
+        return tuple(
+            Program(rank, tuple(tuple(tuple(step) for step in steps) for steps in colors))
+            for rank, colors in zip(ranks, lanes, strict=True)
+        )
+
+
+def _append(steps: list[list[Instruction]], instruction: Instruction) -> None:
+    """Add an instruction to its step, which is the last one or a new one."""
+    if not steps or steps[-1][0].step != instruction.step:
+        steps.append([])
+    steps[-1].append(instruction)

@@ -1,0 +1,97 @@
+"""The algorithms by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from distrain.errors import UsageError, nearest
+from distrain.schedule.ir import Collective, Schedule
+from distrain.schedule.ring import multicolor_ring, ring
+
+Nodes = tuple[int, ...] | None
+Generator = Callable[[int, int, Collective, Nodes], Schedule]
+ALL = tuple(Collective)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One algorithm.
+
+    Attributes:
+        generate: called as ``generate(world_size, colors, collective, nodes)``.
+        collectives: what it can compute.
+        summary: one line for people.
+    """
+
+    generate: Generator
+    collectives: tuple[Collective, ...]
+    summary: str
+
+
+_FAMILIES = {
+    "ring": Family(
+        lambda size, colors, collective, nodes: ring(size, collective),
+        ALL,
+        "one ring in the order of the ranks (always one color)",
+    ),
+    "multicolor_ring": Family(multicolor_ring, ALL, "one ring for each color over different links"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all algorithms."""
+    return tuple(_FAMILIES)
+
+
+def family(name: str) -> Family:
+    """Return an algorithm by name.
+
+    Raises:
+        UsageError: there is none of this name; names the nearest.
+    """
+    if name not in _FAMILIES:
+        raise UsageError(
+            "schedule",
+            f"algorithm={name!r} is unknown{nearest(name, names())}",
+            f"choose one of {', '.join(names())}",
+        )
+    return _FAMILIES[name]
+
+
+def generate(
+    name: str,
+    world_size: int,
+    colors: int = 1,
+    collective: Collective = Collective.ALLREDUCE,
+    nodes: Sequence[int] | None = None,
+) -> Schedule:
+    """Return the Schedule of an algorithm; the same object for the same arguments.
+
+    Args:
+        name: one of `names`.
+        world_size: number of ranks, at least 1; a world of one rank has nothing to do.
+        colors: number of colors, at least 1. An algorithm may use another number: see
+            ``Schedule.colors``.
+        collective: what is computed.
+        nodes: ``nodes[r]`` is the node of rank ``r``; None: all ranks on one node.
+
+    Raises:
+        UsageError: an unknown name, a count below 1, `nodes` of another length, or a collective that
+            the algorithm cannot compute.
+    """
+    if collective not in family(name).collectives:
+        able = [other for other in names() if collective in family(other).collectives]
+        raise UsageError(
+            "schedule", f"algorithm={name!r} has no {collective.value}", f"choose one of {', '.join(able)}"
+        )
+    for what, value in (("world_size", world_size), ("colors", colors)):
+        if value < 1:
+            raise UsageError("schedule", f"{what}={value} is not at least 1", f"raise {what}")
+    return _generate(name, world_size, colors, collective, None if nodes is None else tuple(nodes))
+
+
+@lru_cache(maxsize=128)
+def _generate(name: str, world_size: int, colors: int, collective: Collective, nodes: Nodes) -> Schedule:
+    return family(name).generate(world_size, colors, collective, nodes)
