@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
+from typing_extensions import Self
 
 from distrain.settings import Settings, Steps
 from distrain.units import Duration
@@ -37,11 +38,17 @@ class OptimizerSettings(Settings):
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0, description="not applied to normalisation layers and biases")
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs momentum > 0; set momentum, e.g. 0.9")
+        return self
+
 
 class ScheduleSettings(Settings):
     """Learning rate over time: linear warm-up, then steps or a cosine."""
 
-    warmup: Steps = Field(Duration(5, "ep"), description="linear warm-up from lr to the scaled lr")
+    warmup: Steps = Field(Duration(5, "ep"), description="linear rise from lr to the scaled lr")
     decay: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[Steps, ...] = Field(
         (Duration(30, "ep"), Duration(60, "ep"), Duration(80, "ep")),
@@ -61,9 +68,21 @@ class TrainSettings(Settings):
         "fp32", description="bf16: autocast; weights and gradients stay fp32"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    accumulate: int = Field(1, ge=1, description="micro-batches per rank whose gradients make one step")
-    log_every: Steps = Field(Duration(50, "st"), description="one line of metrics per so many steps")
-    eval_every: Steps = Field(Duration(1, "ep"), description="evaluation on the held-out set")
-    checkpoint_every: Steps = Field(Duration(1, "ep"), description="how much work a crash may cost")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches that a rank cuts its batch into, to save memory; still one step"
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="mean of the channels red, green, blue, in parts of 255"
+    )
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (0.229, 0.224, 0.225), description="standard deviation of the channels, in parts of 255"
+    )
+    log_every: Steps = Field(Duration(50, "st"), description="a line of metrics each; 0: one at the end")
+    eval_every: Steps = Field(
+        Duration(1, "ep"), description="evaluation on the held-out set; the end is always evaluated"
+    )
+    checkpoint_every: Steps = Field(
+        Duration(1, "ep"), description="how much work a crash may cost; the end is always kept"
+    )
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints that are kept")
     tensorboard: bool = True

@@ -1,0 +1,59 @@
+"""What interrupts the loop now and then: a line of metrics, an evaluation, a checkpoint.
+
+All are collectives, all stop the meter's clocks, and all read the losses first: no checkpoint is
+written after a loss that is not finite.
+"""
+
+from __future__ import annotations
+
+import time
+
+from distrain.train import checkpoint, ranks
+from distrain.train.errors import CheckpointError
+from distrain.train.evaluate import evaluate
+from distrain.train.meter import Meter
+from distrain.train.metrics import checkpoint_record, evaluation_record, interval_record
+from distrain.train.parts import Parts
+from distrain.train.preprocess import Preprocess
+from distrain.train.recorder import Recorder
+from distrain.train.run import CHECKPOINTS, Run, capture
+
+
+def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
+    """Write what has happened since the last time; nothing, if nothing has."""
+    with meter.paused():
+        interval = meter.read()
+        if interval.steps:
+            learning_rate = run.learning_rate(run.step - 1)  # that of the step just done
+            recorder.write(interval_record(run.step, run.steps_per_epoch, learning_rate, interval))
+
+
+def evaluate_now(run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder) -> None:
+    """Evaluate the model as it is."""
+    with meter.paused():
+        meter.settle()
+        began = time.perf_counter()
+        run.evaluation = evaluate(run.module, parts.eval_loader, preprocess, parts.settings.precision)
+        run.evaluated_at = run.step
+        seconds = time.perf_counter() - began
+        recorder.write(evaluation_record(run.step, run.steps_per_epoch, run.evaluation, seconds))
+
+
+def checkpoint_now(run: Run, parts: Parts, meter: Meter, recorder: Recorder) -> None:
+    """Let rank 0 write a checkpoint; if it cannot, all ranks raise its CheckpointError."""
+    with meter.paused():
+        meter.settle()
+        began = time.perf_counter()
+        state, error = capture(run, parts), None
+        if parts.world.rank == 0:
+            try:
+                run.checkpoint = checkpoint.save(
+                    parts.folder / CHECKPOINTS, run.step, state, parts.settings.keep_checkpoints
+                )
+            except CheckpointError as caught:
+                error = caught
+        ranks.agree(error)
+        if run.checkpoint is not None and parts.world.rank == 0:
+            name = str(run.checkpoint.relative_to(parts.folder))
+            size, seconds = run.checkpoint.stat().st_size, time.perf_counter() - began
+            recorder.write(checkpoint_record(run.step, run.steps_per_epoch, name, size, seconds))

@@ -1,0 +1,128 @@
+"""`metrics.jsonl` and TensorBoard: the same numbers, for programs and for eyes.
+
+The keys are described in docs/run_folder.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from distrain.train.evaluate import Evaluation
+from distrain.train.files import write_atomic
+from distrain.train.meter import Interval
+
+Record = dict[str, Any]
+
+
+def interval_record(step: int, steps_per_epoch: int, learning_rate: float, interval: Interval) -> Record:
+    """What a logging interval says; seconds are per step."""
+    steps, images = max(1, interval.steps), max(1, interval.images)
+    data, compute, comm = interval.shares()
+    return {
+        "kind": "train",
+        "time": time.time(),
+        "step": step,
+        "epoch": step / steps_per_epoch,
+        "steps": interval.steps,
+        "images": interval.images,
+        "loss": interval.loss_sum / images,
+        "top1": interval.correct / images,
+        "lr": learning_rate,
+        "images_per_s": interval.images_per_second,
+        "step_s": interval.wall_seconds / steps,
+        "data_s": interval.data_seconds / steps,
+        "compute_s": interval.compute_seconds / steps,
+        "comm_s": interval.comm_seconds / steps,
+        "data_share": data,
+        "compute_share": compute,
+        "comm_share": comm,
+    }
+
+
+def evaluation_record(step: int, steps_per_epoch: int, evaluation: Evaluation, seconds: float) -> Record:
+    """What an evaluation says."""
+    return {
+        "kind": "eval",
+        "time": time.time(),
+        "step": step,
+        "epoch": step / steps_per_epoch,
+        "images": evaluation.images,
+        "loss": evaluation.loss,
+        "top1": evaluation.top1,
+        "top5": evaluation.top5,
+        "seconds": seconds,
+    }
+
+
+def checkpoint_record(step: int, steps_per_epoch: int, name: str, size: int, seconds: float) -> Record:
+    """What a checkpoint says."""
+    return {
+        "kind": "checkpoint",
+        "time": time.time(),
+        "step": step,
+        "epoch": step / steps_per_epoch,
+        "file": name,
+        "bytes": size,
+        "seconds": seconds,
+    }
+
+
+def to_json(record: Record) -> str:
+    """One line; numbers that JSON cannot say (nan, inf) become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(clean, allow_nan=False)
+
+
+class MetricsFile:
+    """Appends records to `metrics.jsonl`, each flushed at once.
+
+    Args:
+        path: the file.
+        last_step: records of later steps are dropped first: a resumed run will write them again.
+    """
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= last_step]
+            write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+        self._file = open(path, "a")  # noqa: SIM115 (closed by close)
+
+    def write(self, record: Record) -> None:
+        """Add a line."""
+        self._file.write(to_json(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line that was cut short when its run was killed
+
+
+class TensorBoard:
+    """Writes the numbers of each record as scalars named `kind/key`, e.g. `train/loss`."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        # purge_step hides what the run that was resumed wrote after its checkpoint.
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+
+    def write(self, record: Record) -> None:
+        """Add the record's numbers at its step."""
+        for key, value in record.items():
+            if key not in ("time", "step") and isinstance(value, (int, float)):
+                self._writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()

@@ -1,0 +1,210 @@
+"""The state of a run: what a checkpoint keeps, and what a resume brings back."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distrain.errors import ConfigError, DistrainError
+from distrain.train import checkpoint, ranks
+from distrain.train.errors import CheckpointError
+from distrain.train.evaluate import Evaluation
+from distrain.train.parts import Parts
+from distrain.train.recipe import LearningRate, make_optimizer
+from distrain.units import Duration
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+_FORMAT = 1
+
+
+@dataclass
+class Run:
+    """What changes while training.
+
+    Attributes:
+        module: the model on the device, as it was given: this is evaluated and saved.
+        model: the same, wrapped for gradient exchange where there is more than one rank.
+        optimizer: over the parameters of `module`.
+        learning_rate: of each step.
+        steps_per_epoch: optimizer steps in an epoch.
+        total: optimizer steps in all.
+        step: optimizer steps done.
+        resumed_from: `step` of the checkpoint that this run began with, or None.
+        evaluation: the last one since this start, or None.
+        evaluated_at: its step.
+        checkpoint: the last one written or resumed, on rank 0.
+    """
+
+    module: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    steps_per_epoch: int
+    total: int
+    step: int = 0
+    resumed_from: int | None = None
+    evaluation: Evaluation | None = None
+    evaluated_at: int | None = None
+    checkpoint: Path | None = None
+
+    def due(self, every: Duration) -> bool:
+        """True after every so many steps, and after the last."""
+        steps = every.steps(self.steps_per_epoch)
+        return self.step == self.total or (steps > 0 and self.step % steps == 0)
+
+
+def prepare(parts: Parts) -> Run:
+    """Put the model on the device, build the optimizer, take up the newest checkpoint if asked to.
+
+    Raises:
+        ConfigError: there is no full step in an epoch, or the folder holds another run's checkpoints.
+        CheckpointError: every checkpoint is damaged, or the newest belongs to another global batch.
+    """
+    steps_per_epoch = parts.loader.steps_per_epoch
+    if steps_per_epoch < 1:
+        raise ConfigError(
+            "data.batch_per_rank",
+            f"the training set has fewer images than one global batch of {parts.global_batch}",
+            "use a smaller data.batch_per_rank, fewer ranks, or data.last_batch=wrap",
+        )
+    torch.manual_seed(parts.seed + parts.world.rank)
+    module = parts.model.to(parts.device)
+    learning_rate = LearningRate(parts.settings, steps_per_epoch, parts.global_batch)
+    optimizer = make_optimizer(module, parts.settings.optimizer, learning_rate(0))
+    total = parts.settings.duration.steps(steps_per_epoch)
+    run = Run(module, module, optimizer, learning_rate, steps_per_epoch, total)
+    _resume(run, parts)
+    run.model = _parallel(module, parts)
+    return run
+
+
+def _parallel(module: nn.Module, parts: Parts) -> nn.Module:
+    if not ranks.together() or not any(p.requires_grad for p in module.parameters()):
+        return module
+    return DistributedDataParallel(
+        module,
+        device_ids=[parts.device.index] if parts.device.type == "cuda" else None,
+        # Running statistics are broadcast before an evaluation instead of in every step.
+        broadcast_buffers=False,
+        bucket_cap_mb=parts.bucket_bytes / 2**20,
+        gradient_as_bucket_view=True,
+    )
+
+
+def capture(run: Run, parts: Parts) -> dict[str, Any]:
+    """Everything that a resume needs, on the CPU. A collective: it gathers the ranks' random states.
+
+    Running statistics are those of rank 0.
+    """
+    return {
+        "format": _FORMAT,
+        "model": run.module.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "step": run.step,
+        "epoch": run.step // run.steps_per_epoch,
+        "step_in_epoch": run.step % run.steps_per_epoch,
+        "steps_per_epoch": run.steps_per_epoch,
+        "global_batch": parts.global_batch,
+        "world_size": parts.world.size,
+        "seed": parts.seed,
+        "config_digest": parts.config_digest,
+        "random": ranks.gather(_random_state(parts.device)),
+    }
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _resume(run: Run, parts: Parts) -> None:
+    """Bring back the newest valid checkpoint: rank 0 reads it and sends its bytes to the others."""
+    payload, error = None, None
+    if parts.world.rank == 0:
+        try:
+            found = _newest(parts)
+            if found is not None:
+                run.checkpoint, payload = found
+        except DistrainError as caught:
+            error = caught
+    ranks.agree(error)
+    payload = ranks.broadcast_bytes(payload)
+    if payload is not None:
+        _restore(run, parts, checkpoint.unpack(payload))
+
+
+def _newest(parts: Parts) -> tuple[Path, bytes] | None:
+    folder = parts.folder / CHECKPOINTS
+    names = checkpoint.listed(folder)
+    if not parts.resume:
+        if names:
+            raise ConfigError(
+                str(parts.folder),
+                f"holds checkpoints of an earlier run ({names[0].name}), which this one would overwrite",
+                "resume it (--resume) or give this run another name",
+            )
+        return None
+    found = checkpoint.newest_valid(folder)
+    if found is None and names:
+        raise CheckpointError(
+            str(folder),
+            f"all {len(names)} checkpoints are damaged",
+            "restore one from a backup, or delete the folder to start from the beginning",
+        )
+    if found is None:
+        log.info("%s: no checkpoint yet, training starts from the beginning", folder)
+        return None
+    log.info("resuming from %s", found[0])
+    return found
+
+
+def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
+    where = str(parts.folder / CHECKPOINTS)
+    if state.get("format") != _FORMAT:
+        raise CheckpointError(
+            where,
+            f"checkpoint format {state.get('format')} is not {_FORMAT}",
+            "resume it with the version of distrain that wrote it",
+        )
+    if (state["global_batch"], state["steps_per_epoch"]) != (parts.global_batch, run.steps_per_epoch):
+        raise CheckpointError(
+            where,
+            f"the checkpoint has global batch {state['global_batch']} and {state['steps_per_epoch']} steps "
+            f"per epoch, this run {parts.global_batch} and {run.steps_per_epoch}, so its position in the "
+            "data would be another",
+            f"resume with {state['world_size']} ranks, or with the data.batch_per_rank that gives "
+            f"{state['global_batch']} images per step",
+        )
+    if state["config_digest"] != parts.config_digest:
+        log.warning("the configuration has changed since the checkpoint was written")
+    try:
+        run.module.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            where,
+            f"the checkpoint does not fit the model ({str(error).splitlines()[0]})",
+            "resume with the model settings that it was written with",
+        ) from error
+    if state["world_size"] == parts.world.size:
+        _set_random_state(state["random"][parts.world.rank], parts.device)
+    else:
+        # Random layers get fresh streams; the order of images does not depend on the ranks.
+        log.warning("the checkpoint is of %d ranks, this run has %d", state["world_size"], parts.world.size)
+    run.step = run.resumed_from = state["step"]
+
+
+def _set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,67 @@
+"""One optimizer step on one rank."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distrain.train.parts import Batch
+from distrain.train.preprocess import Preprocess
+from distrain.train.recipe import cross_entropy
+from distrain.train.settings import TrainSettings
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """The arithmetic of forward: bf16 autocast, or plain fp32.
+
+    bf16 has the exponent range of fp32, so gradients need no loss scaling.
+    """
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def optimizer_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+) -> tuple[Tensor, Tensor]:
+    """Forward, backward, exchange of gradients, update.
+
+    The batch is cut into `settings.accumulate` micro-batches, whose gradients are added up, each
+    weighted by its share of the images; only the last one's backward exchanges gradients. Nothing
+    here waits for the device, except the copy of the images.
+
+    Returns:
+        The mean loss over this rank's images and how many of them were classified rightly: float32
+        and int64 scalars on the device.
+    """
+    images, labels = preprocess.move(batch.images, batch.labels)
+    loss = torch.zeros((), device=labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+    micro_batches = list(
+        zip(images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True)
+    )
+    optimizer.zero_grad(set_to_none=True)
+    for number, (pixels, classes) in enumerate(micro_batches, start=1):
+        with _exchange(model, last=number == len(micro_batches)):
+            with autocast(preprocess.device, settings.precision):
+                logits = model(preprocess.normalise(pixels))
+            part = cross_entropy(logits, classes, settings.label_smoothing)
+            part = part * (len(classes) / len(labels))
+            part.backward()
+        loss += part.detach()
+        correct += (logits.detach().argmax(1) == classes).sum()
+    optimizer.step()
+    return loss, correct
+
+
+def _exchange(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    if last or not isinstance(model, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return model.no_sync()
