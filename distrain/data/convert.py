@@ -16,10 +16,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from distrain.data.format import RAW_HEAD
+
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BASELINE = 0xC0
 _SIDE_LIMIT = 65_500  # of libjpeg
-RAW_HEAD = struct.Struct("<II")  # width, height, in front of the pixels of a raw image
 
 
 class Unusable(Exception):

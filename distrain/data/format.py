@@ -8,6 +8,7 @@ details. This file needs neither torch nor MPI, so a login node can read manifes
 
 from __future__ import annotations
 
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ MAGIC = b"DISTRAIN"
 VERSION = 1
 ALIGNMENT = 64  # a cache line: decoders may use aligned vector loads
 MANIFEST = "manifest.json"
+RAW_HEAD = struct.Struct("<II")  # width, height: in front of the pixels of an image of encoding raw
 
 HEADER = np.dtype(
     [
@@ -102,7 +104,7 @@ class Manifest(_Model):
     @property
     def bytes_in_memory(self) -> int:
         """Bytes that the store of one node takes: all records and all payloads."""
-        return self.count * RECORD.itemsize + sum(aligned(shard.payload_bytes) for shard in self.shards)
+        return aligned(self.count * RECORD.itemsize) + sum(aligned(s.payload_bytes) for s in self.shards)
 
     @property
     def bytes_on_disk(self) -> int:
@@ -162,7 +164,9 @@ def read_manifest(path: str | Path) -> Manifest:
             str(path), "there is no pack here (no manifest.json)", "make one with `distrain pack SOURCE OUT`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(file), f"it cannot be read: {error}", "check the file and its permissions") from None
+        raise DataError(
+            str(file), f"it cannot be read: {error}", "check the file and its permissions"
+        ) from None
     try:
         versioned = _Version.model_validate_json(text)
         if versioned.format != "distrain-pack":

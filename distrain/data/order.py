@@ -35,7 +35,9 @@ class EpochOrder:
 
     def __init__(self, seed: int, epoch: int, count: int) -> None:
         if count < 1:
-            raise ConfigError("order", f"count={count} images cannot be ordered", "give a data set with images")
+            raise ConfigError(
+                "order", f"count={count} images cannot be ordered", "give a data set with images"
+            )
         self.count = count
         self._height = math.isqrt(count - 1) + 1
         self._width = -(-count // self._height)

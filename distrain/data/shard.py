@@ -32,7 +32,9 @@ def read_head(folder: Path, manifest: Manifest, number: int) -> ShardHead:
         raise DataError(str(path), f"the shard cannot be read: {error.strerror}", _COPY_AGAIN) from None
     header = _header(path, raw, manifest, number)
     if size != entry.bytes:
-        raise DataError(str(path), f"bytes={size} is not the {entry.bytes} of the manifest (cut short?)", _COPY_AGAIN)
+        raise DataError(
+            str(path), f"bytes={size} is not the {entry.bytes} of the manifest (cut short?)", _COPY_AGAIN
+        )
     blank = header.copy()
     blank["head_crc32"] = 0
     crc = zlib.crc32(raw[HEADER.itemsize :], zlib.crc32(blank.tobytes()))
@@ -60,12 +62,15 @@ def _header(path: Path, raw: bytes, manifest: Manifest, number: int) -> np.ndarr
     if owner != manifest.pack_id:
         raise DataError(
             str(path),
-            f"pack_id={owner} is not the {manifest.pack_id} of the manifest: shards of two data sets are mixed up",
+            f"pack_id={owner} is not the {manifest.pack_id} of the manifest: "
+            "shards of two data sets are mixed up",
             _COPY_AGAIN,
         )
     if header["shard"] != number:
         raise DataError(
-            str(path), f"it is shard {header['shard']} of its pack, not {number}: was it renamed?", _COPY_AGAIN
+            str(path),
+            f"it is shard {header['shard']} of its pack, not {number}: was it renamed?",
+            _COPY_AGAIN,
         )
     return header
 
@@ -92,6 +97,17 @@ def check_records(where: str, records: np.ndarray, payload_bytes: int, classes: 
         )
 
 
+def image_bytes(payload: memoryview, record: np.void) -> memoryview:
+    """Return the bytes of one image of a payload, without a copy."""
+    start = int(record["offset"])
+    return payload[start : start + int(record["length"])]
+
+
+def image_crc(payload: memoryview, record: np.void) -> int:
+    """Return the checksum of one image of a payload, to be compared with that of its record."""
+    return zlib.crc32(image_bytes(payload, record))
+
+
 def check_payload(path: Path, entry: ShardEntry, crc: int, records: np.ndarray, payload: memoryview) -> None:
     """Compare the checksum of a payload that was read; on a difference find the images concerned.
 
@@ -100,13 +116,13 @@ def check_payload(path: Path, entry: ShardEntry, crc: int, records: np.ndarray, 
     """
     if crc == entry.payload_crc32:
         return
-    damaged = [
-        i
-        for i, (start, length, expected) in enumerate(zip(records["offset"], records["length"], records["crc32"]))
-        if zlib.crc32(payload[int(start) : int(start) + int(length)]) != expected
-    ]
+    damaged = [i for i, record in enumerate(records) if image_crc(payload, record) != record["crc32"]]
     named = ", ".join(str(i) for i in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
-    what = f"{len(damaged)} damaged, the first at position {named}" if damaged else "none, only the gaps between them"
+    what = (
+        f"{len(damaged)} damaged, the first at position {named}"
+        if damaged
+        else "none, only the gaps between them"
+    )
     raise DataError(
         str(path),
         f"checksum={crc:08x} of its images is not {entry.payload_crc32:08x}; images of the shard: {what}",

@@ -74,10 +74,14 @@ def _imagefolder(root: Path) -> Listing:
     what is not an image appears among the skipped, with its reason.
     """
     if not root.is_dir():
-        raise DataError(str(root), "this folder does not exist", "give the folder that holds one folder a class")
+        raise DataError(
+            str(root), "this folder does not exist", "give the folder that holds one folder a class"
+        )
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise DataError(str(root), "it holds no class folders", "put the images of each class in a folder of its own")
+        raise DataError(
+            str(root), "it holds no class folders", "put the images of each class in a folder of its own"
+        )
     images: list[SourceImage] = []
     for label, folder in enumerate(folders):
         files = _files_below(folder)

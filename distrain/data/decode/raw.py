@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.resample import crop_resize
-
-_HEAD = struct.Struct("<II")
+from distrain.data.format import RAW_HEAD
 
 
 class RawEngine:
@@ -31,9 +29,9 @@ class RawEngine:
 
 def _pixels(blob: memoryview) -> np.ndarray:
     """Return the pixels uint8 [H, W, 3] of a raw image, without a copy."""
-    if len(blob) < _HEAD.size:
+    if len(blob) < RAW_HEAD.size:
         raise ValueError(f"{len(blob)} bytes are no raw image")
-    width, height = _HEAD.unpack_from(blob)
-    if len(blob) != _HEAD.size + width * height * 3:
+    width, height = RAW_HEAD.unpack_from(blob)
+    if len(blob) != RAW_HEAD.size + width * height * 3:
         raise ValueError(f"{len(blob)} bytes are not those of {width}x{height} raw pixels")
-    return np.frombuffer(blob, np.uint8, offset=_HEAD.size).reshape(height, width, 3)
+    return np.frombuffer(blob, np.uint8, offset=RAW_HEAD.size).reshape(height, width, 3)

@@ -26,7 +26,12 @@ def crop_resize(pixels: np.ndarray, crop: np.ndarray, flip: bool, out: np.ndarra
     """
     height, width = pixels.shape[:2]
     x, y, crop_width, crop_height = (int(v) for v in crop)
-    if min(x, y) < 0 or min(crop_width, crop_height) < 1 or x + crop_width > width or y + crop_height > height:
+    if (
+        min(x, y) < 0
+        or min(crop_width, crop_height) < 1
+        or x + crop_width > width
+        or y + crop_height > height
+    ):
         raise ValueError(
             f"the crop {crop_width}x{crop_height} at ({x}, {y}) is not inside its {width}x{height} pixels"
         )

@@ -1,0 +1,234 @@
+"""`distrain pack`: from a source to a pack, by a pool of processes, resumable and all or nothing.
+
+The pack grows in the folder ``OUT.partial``, shard by shard. When the last shard is there the
+manifest is written and the folder is renamed to ``OUT``: what is called ``OUT`` is whole. A run
+that was killed goes on from its finished shards when the same command is given again; the cut into
+shards depends on the source alone, not on the number of workers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from distrain.data.convert import Options
+from distrain.data.format import MANIFEST, Manifest, shard_name
+from distrain.data.pool import run_jobs
+from distrain.data.shard_writer import (
+    ShardJob,
+    ShardNote,
+    note_name,
+    sync_folder,
+    write_atomically,
+    write_shard,
+)
+from distrain.data.sources import Listing, SourceImage, list_source
+from distrain.errors import DataError, UsageError
+
+log = logging.getLogger("distrain.data")
+
+_PLAN = "plan.json"
+_SHARD_BYTES_MOST = 256 << 20  # long enough for parallel file systems, short enough to redo
+_SHARD_BYTES_LEAST = 1 << 20
+_SHARDS_WANTED = 64  # small sets: enough shards for all workers and all ranks of a node
+
+Progress = Callable[[int, int], None]
+
+
+def pack(
+    source: str,
+    out: str | Path,
+    options: Options | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Pack a source into the new folder ``out`` and return its manifest.
+
+    Args:
+        source: ``imagefolder:PATH`` or ``list:FILE``.
+        out: the folder; it must not exist yet.
+        options: sizes and encoding.
+        workers: number of processes.
+        progress: called with (images done, images in all) as shards end.
+
+    Raises:
+        UsageError: ``out`` exists, or options make no sense.
+        DataError: the source is missing or empty, no image is usable, the disk is full, or an
+            unfinished pack of something else is in the way.
+    """
+    options = options or Options()
+    out = Path(out)
+    _check_options(options, workers)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(str(out), "it exists already", "give another folder, or remove this one")
+    listing = list_source(source)
+    pack_id = _pack_id(source, listing, options)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            str(partial), f"it cannot be made: {error.strerror}", "choose another folder"
+        ) from None
+    with _locked(partial):
+        jobs = _jobs(partial, pack_id, listing, options)
+        _begin_or_resume(partial, pack_id)
+        notes = _run(jobs, workers, progress or (lambda done, total: None))
+        _check_usable(source, partial, notes)
+        manifest = _manifest(source, out.name, pack_id, listing, options, notes)
+        _finish(partial, out, manifest, jobs)
+    return manifest
+
+
+def _check_options(options: Options, workers: int) -> None:
+    if not 1 <= options.quality <= 100:
+        raise UsageError("--quality", f"{options.quality} is not from 1 to 100", "give e.g. 90")
+    if options.short_side < 0:
+        raise UsageError(
+            "--short-side", f"{options.short_side} is negative", "give pixels, or 0 for no resize"
+        )
+    if options.encoding not in ("jpeg", "raw"):
+        raise UsageError("--encoding", f"{options.encoding!r} is no encoding", "use jpeg or raw")
+    if workers < 1:
+        raise UsageError("--workers", f"{workers} is not positive", "give 1 or more")
+
+
+def _pack_id(source: str, listing: Listing, options: Options) -> str:
+    """Return a name for exactly this source, as listed now, packed with exactly these options."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([source, listing.classes, asdict(options)]).encode())
+    for image in listing.images:
+        digest.update(f"{image.name}\0{image.label}\0{image.bytes}\0{image.mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> list[ShardJob]:
+    """Cut the listing into shards of about equal source bytes."""
+    total = sum(image.bytes for image in listing.images)
+    target = min(max(total // _SHARDS_WANTED, _SHARD_BYTES_LEAST), _SHARD_BYTES_MOST)
+    cuts: list[list[SourceImage]] = [[]]
+    size = 0
+    for image in listing.images:
+        if size >= target:
+            cuts.append([])
+            size = 0
+        cuts[-1].append(image)
+        size += image.bytes
+    return [ShardJob(str(folder), i, pack_id, tuple(cut), options) for i, cut in enumerate(cuts)]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the unfinished pack: two runs that write to it at once would destroy it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(str(folder), "another process is packing into it", "wait for it, or end it") from None
+    except OSError as error:  # some network file systems have no locks
+        log.warning("%s: no lock (%s); do not pack into it twice at once", folder, error.strerror)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _begin_or_resume(partial: Path, pack_id: str) -> None:
+    plan = partial / _PLAN
+    if plan.exists():
+        if json.loads(plan.read_bytes())["pack_id"] != pack_id:
+            raise DataError(
+                str(partial),
+                "an unfinished pack of another source, of other options or of a changed source is here",
+                "remove this folder to begin anew",
+            )
+    elif any(partial.iterdir()):
+        raise DataError(str(partial), "it holds files that are no unfinished pack", "remove this folder")
+    else:
+        write_atomically(plan, json.dumps({"pack_id": pack_id}).encode())
+
+
+def _run(jobs: list[ShardJob], workers: int, progress: Progress) -> list[ShardNote]:
+    """Return the notes of all shards in order, packing those that have none yet."""
+    notes: dict[str, ShardNote] = {}
+    sizes = {shard_name(job.number): len(job.images) for job in jobs}
+    for job in jobs:
+        note = Path(job.folder) / note_name(job.number)
+        if note.exists():
+            notes[shard_name(job.number)] = ShardNote.model_validate_json(note.read_bytes())
+    done = sum(sizes[name] for name in notes)
+    total = sum(sizes.values())
+    if notes:
+        log.info("%d of %d shards are there already; going on with the rest", len(notes), len(jobs))
+    progress(done, total)
+    for result in run_jobs(
+        write_shard, [job for job in jobs if shard_name(job.number) not in notes], workers
+    ):
+        notes[result.entry.file] = result
+        done += sizes[result.entry.file]
+        progress(done, total)
+    return [notes[name] for name in sorted(notes)]
+
+
+def _check_usable(source: str, partial: Path, notes: list[ShardNote]) -> None:
+    if not any(note.entry.count for note in notes):
+        shutil.rmtree(partial)  # nothing in it is worth resuming
+        first = notes[0].skipped[0]
+        raise DataError(
+            source,
+            f"none of its {sum(len(note.skipped) for note in notes)} files is a usable image "
+            f"(the first, {first.source}: {first.reason})",
+            "check the source",
+        )
+
+
+def _manifest(
+    source: str, name: str, pack_id: str, listing: Listing, options: Options, notes: list[ShardNote]
+) -> Manifest:
+    counts: Counter[int] = Counter()
+    converted: Counter[str] = Counter()
+    for note in notes:
+        counts.update(note.class_counts)
+        converted.update(note.converted)
+    count = sum(note.entry.count for note in notes)
+    return Manifest(
+        pack_id=pack_id,
+        name=name,
+        source=source,
+        encoding=options.encoding,
+        options={"short_side": options.short_side, "quality": options.quality},
+        classes=listing.classes,
+        class_counts=tuple(counts[label] for label in range(len(listing.classes))),
+        count=count,
+        mean_width=sum(note.width_sum for note in notes) / count,
+        mean_height=sum(note.height_sum for note in notes) / count,
+        shards=tuple(note.entry for note in notes),
+        converted=dict(sorted(converted.items())),
+        skipped=tuple(skip for note in notes for skip in note.skipped),
+    )
+
+
+def _finish(partial: Path, out: Path, manifest: Manifest, jobs: list[ShardJob]) -> None:
+    """Write the manifest, give the folder its name and take the scaffolding away."""
+    try:
+        write_atomically(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+        partial.replace(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise DataError(
+            str(out), f"the pack cannot be finished: {error.strerror}", "make room and run again"
+        ) from None
+    # From here on the pack is whole: a kill leaves at most these small files in it, which nobody reads.
+    for job in jobs:
+        (out / note_name(job.number)).unlink()
+    (out / _PLAN).unlink()

@@ -1,0 +1,218 @@
+"""The images of a pack, ready to be read at random: from the memory of the node, or the disk.
+
+MPI is called only in `Store.open` and `Store.close`, by the caller's thread: between them the engine
+of the wire owns MPI.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distrain.data.format import RECORD, Manifest, aligned, read_manifest
+from distrain.data.node_memory import NodeMemory, agree, allocate
+from distrain.data.room import check_room, free_bytes
+from distrain.data.settings import DataSettings
+from distrain.data.shard import check_payload, image_bytes, image_crc, read_head
+from distrain.errors import DataError, DistrainError
+from distrain.units import format_bytes
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+log = logging.getLogger("distrain.data")
+
+_READ_BYTES = 16 << 20  # of one read: large for parallel file systems, and the checksum runs on warm cache
+
+
+class Store:
+    """Random access to the images of a pack. Reading is thread-safe.
+
+    Attributes:
+        manifest: of the pack.
+        records: structured array `RECORD` [count], read-only: label, width, height, ... of each image.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, records: np.ndarray, payloads: list[memoryview]
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.records = records
+        self._payloads = payloads
+        self._first = np.cumsum([0] + [shard.count for shard in manifest.shards])
+        self._unchecked: np.ndarray | None = None  # bool [count], where images are checked on first use
+        self._memory: NodeMemory | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, settings: DataSettings, node_comm: MPI.Comm | None = None) -> Store:
+        """Open the pack in folder ``path``. Collective over ``node_comm``.
+
+        With ``settings.memory="node"`` the ranks of the node read the pack into memory that they
+        share, each its share of the shards, and verify every checksum; with ``"disk"`` each rank
+        maps the shards, and an image is verified when it is first read.
+
+        Args:
+            path: folder of the pack.
+            settings: ``memory`` is read.
+            node_comm: the ranks of this node; None: this rank alone.
+
+        Raises:
+            DataError: the pack is missing or damaged.
+            ConfigError: the node has too little free memory; said before anything is loaded.
+            DistrainError: of another rank of the node: all raise or none does.
+        """
+        where = Path(path)
+        manifest = _agreed_manifest(where, node_comm)
+        if settings.memory == "disk":
+            return _open_disk(where, manifest, node_comm)
+        return _open_node(where, manifest, node_comm)
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.manifest.count
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        return self.manifest.classes
+
+    def blob(self, index: int) -> memoryview:
+        """Return the bytes of an image: read-only, in place, valid until `close`.
+
+        Raises:
+            DataError: from disk only: the bytes are not those that were packed.
+        """
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        record = self.records[index]
+        if self._unchecked is not None and self._unchecked[index]:
+            if image_crc(self._payloads[shard], record) != record["crc32"]:
+                raise DataError(self.shard_of(index), "its checksum is wrong", "copy the pack again")
+            self._unchecked[index] = False
+        return image_bytes(self._payloads[shard], record)
+
+    def shard_of(self, index: int) -> str:
+        """Return in words where an image is, for messages: ``shard-00002.bin, image 17``."""
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        file = self.path / self.manifest.shards[shard].file
+        return f"{file}, image {index - int(self._first[shard])} of the shard (index {index})"
+
+    def close(self) -> None:
+        """Give the memory back. Collective over the node; blobs and records are invalid afterwards."""
+        self.records = np.empty(0, RECORD)
+        self._payloads = []
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+
+def _agreed_manifest(path: Path, node_comm: MPI.Comm | None) -> Manifest:
+    error: DistrainError | None = None
+    manifest: Manifest | None = None
+    try:
+        manifest = read_manifest(path)
+    except DistrainError as found:
+        error = found
+    agree(node_comm, error)
+    assert manifest is not None
+    return manifest
+
+
+def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> Store:
+    tables: list[np.ndarray] = []
+    payloads: list[memoryview] = []
+    error: DistrainError | None = None
+    try:
+        for number, entry in enumerate(manifest.shards):
+            head = read_head(path, manifest, number)
+            with (path / entry.file).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            tables.append(head.records)
+            payloads.append(memoryview(mapped)[head.payload_offset :])
+    except DistrainError as found:
+        error = found
+    except OSError as found:
+        error = DataError(str(path), f"it cannot be mapped: {found.strerror}", "check the file system")
+    agree(node_comm, error)
+    records = np.concatenate(tables)
+    records.setflags(write=False)
+    store = Store(path, manifest, records, payloads)
+    store._unchecked = np.ones(manifest.count, bool)
+    return store
+
+
+def _open_node(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> Store:
+    rank, ranks = (0, 1) if node_comm is None else (node_comm.rank, node_comm.size)
+    needed, free = manifest.bytes_in_memory, free_bytes()
+    error: DistrainError | None = None
+    try:
+        check_room(str(path), needed, free)
+    except DistrainError as found:
+        error = found
+    agree(node_comm, error)
+    if rank == 0:
+        log.info(
+            "%s: %d images, %s in memory on this node, %s free",
+            path, manifest.count, format_bytes(needed), format_bytes(free),
+        )  # fmt: skip
+    memory = allocate(node_comm, needed)
+    payloads = _layout(manifest, memory.view)
+    records = np.frombuffer(memory.view, RECORD, count=manifest.count)
+    firsts = np.cumsum([0] + [shard.count for shard in manifest.shards])
+    try:
+        for number in range(rank, len(manifest.shards), ranks):
+            table = _load(path, manifest, number, payloads[number])
+            records[firsts[number] : firsts[number + 1]] = table
+    except DistrainError as found:
+        error = found
+    agree(node_comm, error)  # also the barrier after which all shards are there
+    records.setflags(write=False)
+    store = Store(path, manifest, records, [payload.toreadonly() for payload in payloads])
+    store._memory = memory
+    return store
+
+
+def _layout(manifest: Manifest, view: memoryview) -> list[memoryview]:
+    """Cut the memory: all records first, then the payloads of the shards, each aligned."""
+    at = aligned(manifest.count * RECORD.itemsize)
+    payloads: list[memoryview] = []
+    for shard in manifest.shards:
+        payloads.append(view[at : at + shard.payload_bytes])
+        at += aligned(shard.payload_bytes)
+    return payloads
+
+
+def _load(path: Path, manifest: Manifest, number: int, payload: memoryview) -> np.ndarray:
+    """Read one shard into its place in memory, front to back, and return its records.
+
+    Raises:
+        DataError: the shard cannot be read or is damaged.
+    """
+    head = read_head(path, manifest, number)
+    entry = manifest.shards[number]
+    file_path = path / entry.file
+    crc = at = 0
+    try:
+        with file_path.open("rb", buffering=0) as file:
+            file.seek(head.payload_offset)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            while at < len(payload):
+                got = file.readinto(payload[at : at + _READ_BYTES])
+                if not got:
+                    raise DataError(
+                        str(file_path), f"it ends {len(payload) - at} bytes early", "copy it again"
+                    )
+                crc = zlib.crc32(payload[at : at + got], crc)
+                at += got
+    except OSError as error:
+        raise DataError(str(file_path), f"it cannot be read: {error.strerror}", "copy it again") from None
+    check_payload(file_path, entry, crc, head.records, payload)
+    return head.records
