@@ -1,9 +1,118 @@
-"""Commands of the room: data."""
+"""Commands of the data: pack, pack info, synthesize, digits."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+_Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout, nothing else")]
+_Workers = Annotated[int | None, typer.Option(min=1, help="worker processes; default: one per CPU core")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
+    app.command()(pack)
+    app.command()(synthesize)
+    app.command()(digits)
+
+
+def pack(
+    source: Annotated[str, typer.Argument(help="imagefolder:PATH or list:FILE; or the word info")],
+    out: Annotated[Path, typer.Argument(help="folder of the pack")],
+    short_side: Annotated[
+        int | None, typer.Option(help="shrink images to this short side, e.g. 256; 0: keep their size (default)")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="of JPEG files that are encoded anew (default: 90)")] = None,
+    encoding: Annotated[str | None, typer.Option(help="jpeg or raw, that is pixels (default: jpeg)")] = None,
+    workers: _Workers = None,
+    as_json: _Json = False,
+) -> None:
+    """Pack images for training, or describe a pack: distrain pack info OUT.
+
+    The pack appears when it is whole. If the command is killed, give it again: it goes on from the
+    finished shards, which wait in OUT.partial.
+    """
+    from distrain.data.convert import Options
+    from distrain.data.format import read_manifest
+    from distrain.data.pack import pack as make_pack
+    from distrain.data.pool import usable_cores
+    from distrain.errors import UsageError
+
+    given = {"short_side": short_side, "quality": quality, "encoding": encoding}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if source == "info":
+        if chosen or workers:
+            raise UsageError("distrain pack info", "it takes no options but --json", "leave them out")
+        _show(out, read_manifest(out), as_json)
+        return
+    options = Options(**chosen)  # type: ignore[arg-type]
+    with _progress("packing") as progress:
+        manifest = make_pack(source, out, options, workers or usable_cores(), progress)
+    _show(out, manifest, as_json)
+
+
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="folder that gets train/ and val/ with a folder a class")],
+    classes: Annotated[int, typer.Option(help="number of classes")],
+    images: Annotated[int, typer.Option(help="training images in all")],
+    val_images: Annotated[int | None, typer.Option(help="held-out images in all (default: a tenth)")] = None,
+    seed: Annotated[int, typer.Option(help="another seed, other pictures")] = 0,
+    workers: _Workers = None,
+    as_json: _Json = False,
+) -> None:
+    """Write an ImageNet-shaped tree of synthetic JPEG files whose classes can be learned."""
+    from distrain.data.pool import usable_cores
+    from distrain.data.synthesize import synthesize as write
+
+    counts = write(out, classes, images, val_images, seed, workers or usable_cores())
+    _tell({"tree": str(out), "classes": classes, **counts}, as_json)
+
+
+def digits(
+    out: Annotated[Path, typer.Argument(help="folder that gets train/ and val/ with a folder a digit")],
+    as_json: _Json = False,
+) -> None:
+    """Write scikit-learn's 1,797 real handwritten digits as class folders of JPEG files."""
+    from distrain.data.digits import write_digits
+
+    _tell({"tree": str(out), "classes": 10, **write_digits(out)}, as_json)
+
+
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told))
+        return
+    out = told["tree"]
+    print(f"{out}/train: {told['train']} images, {out}/val: {told['val']} images, {told['classes']} classes")
+
+
+def _show(path: Path, manifest: Any, as_json: bool) -> None:
+    from rich.console import Console
+
+    from distrain.data import summary
+
+    if as_json:
+        print(json.dumps(summary.as_json(path, manifest)))
+    else:
+        summary.print_table(path, manifest, Console())
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar with the time left on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

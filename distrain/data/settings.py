@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distrain.settings import Settings
 
@@ -15,6 +15,14 @@ class AugmentSettings(Settings):
     scale: tuple[float, float] = Field((0.08, 1.0), description="area of the crop, as parts of the image")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio (width/height) of the crop")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> AugmentSettings:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale={list(self.scale)} is not 0 < low <= high <= 1; write e.g. [0.08, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio={list(self.ratio)} is not 0 < low <= high; write e.g. [0.75, 1.3333]")
+        return self
 
 
 class DataSettings(Settings):
@@ -28,8 +36,14 @@ class DataSettings(Settings):
     batch_per_rank: int = Field(256, ge=1, description="images per rank and step")
     eval_batch_per_rank: int = Field(256, ge=1, description="images per rank and evaluation step")
     image_size: int = Field(224, ge=8, description="side of the square training crop, pixels")
-    eval_resize: int = Field(256, ge=8, description="short side before the centre crop in evaluation, pixels")
-    eval_image_size: int | None = Field(None, description="side of the evaluation crop; default: image_size")
+    eval_resize: int | None = Field(
+        None,
+        ge=8,
+        description="short side before the evaluation crop, pixels; default: 8/7 of eval_image_size",
+    )
+    eval_image_size: int | None = Field(
+        None, ge=8, description="side of the evaluation crop; default: image_size"
+    )
     augment: AugmentSettings = AugmentSettings()
     last_batch: Literal["drop", "wrap"] = Field(
         "drop",
@@ -41,3 +55,9 @@ class DataSettings(Settings):
     on_bad_image: Literal["fail", "skip"] = Field(
         "fail", description="an image that does not decode: end the run, or leave it out and count it"
     )
+
+    @property
+    def eval_sides(self) -> tuple[int, int]:
+        """Short side after the resize and side of the centre crop in evaluation, pixels."""
+        size = self.eval_image_size or self.image_size
+        return self.eval_resize or round(size * 8 / 7), size

@@ -97,17 +97,6 @@ def check_records(where: str, records: np.ndarray, payload_bytes: int, classes: 
         )
 
 
-def image_bytes(payload: memoryview, record: np.void) -> memoryview:
-    """Return the bytes of one image of a payload, without a copy."""
-    start = int(record["offset"])
-    return payload[start : start + int(record["length"])]
-
-
-def image_crc(payload: memoryview, record: np.void) -> int:
-    """Return the checksum of one image of a payload, to be compared with that of its record."""
-    return zlib.crc32(image_bytes(payload, record))
-
-
 def check_payload(path: Path, entry: ShardEntry, crc: int, records: np.ndarray, payload: memoryview) -> None:
     """Compare the checksum of a payload that was read; on a difference find the images concerned.
 
@@ -116,7 +105,8 @@ def check_payload(path: Path, entry: ShardEntry, crc: int, records: np.ndarray, 
     """
     if crc == entry.payload_crc32:
         return
-    damaged = [i for i, record in enumerate(records) if image_crc(payload, record) != record["crc32"]]
+    starts, ends = records["offset"].tolist(), (records["offset"] + records["length"]).tolist()
+    damaged = [i for i, crc in enumerate(records["crc32"]) if zlib.crc32(payload[starts[i] : ends[i]]) != crc]
     named = ", ".join(str(i) for i in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
     what = (
         f"{len(damaged)} damaged, the first at position {named}"

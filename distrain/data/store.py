@@ -19,7 +19,7 @@ from distrain.data.format import RECORD, Manifest, aligned, read_manifest
 from distrain.data.node_memory import NodeMemory, agree, allocate
 from distrain.data.room import check_room, free_bytes
 from distrain.data.settings import DataSettings
-from distrain.data.shard import check_payload, image_bytes, image_crc, read_head
+from distrain.data.shard import check_payload, read_head
 from distrain.errors import DataError, DistrainError
 from distrain.units import format_bytes
 
@@ -90,16 +90,32 @@ class Store:
         Raises:
             DataError: from disk only: the bytes are not those that were packed.
         """
-        shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        record = self.records[index]
-        if self._unchecked is not None and self._unchecked[index]:
-            if image_crc(self._payloads[shard], record) != record["crc32"]:
-                raise DataError(self.shard_of(index), "its checksum is wrong", "copy the pack again")
-            self._unchecked[index] = False
-        return image_bytes(self._payloads[shard], record)
+        return self.blobs(np.array([index]))[0]
+
+    def blobs(self, indices: np.ndarray) -> list[memoryview]:
+        """Return the bytes of some images, like `blob`; indices: int [N]."""
+        shards = np.searchsorted(self._first, indices, side="right") - 1
+        records = self.records[indices]
+        starts = records["offset"].tolist()
+        ends = (records["offset"] + records["length"]).tolist()
+        found = [
+            self._payloads[shard][start:end]
+            for shard, start, end in zip(shards.tolist(), starts, ends, strict=True)
+        ]
+        if self._unchecked is not None:
+            self._check(indices, records, found)
+        return found
+
+    def _check(self, indices: np.ndarray, records: np.ndarray, found: list[memoryview]) -> None:
+        assert self._unchecked is not None
+        for position in np.flatnonzero(self._unchecked[indices]):
+            if zlib.crc32(found[position]) != records["crc32"][position]:
+                where = self.shard_of(int(indices[position]))
+                raise DataError(where, "its checksum is wrong", "copy the pack again from where it was made")
+        self._unchecked[indices] = False
 
     def shard_of(self, index: int) -> str:
-        """Return in words where an image is, for messages: ``shard-00002.bin, image 17``."""
+        """Return in words where an image is, for messages: its shard, and its place in it."""
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         file = self.path / self.manifest.shards[shard].file
         return f"{file}, image {index - int(self._first[shard])} of the shard (index {index})"

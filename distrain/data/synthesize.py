@@ -22,6 +22,7 @@ _FIELDS = 6
 # Width, height and share; ImageNet: median about 500 x 375, a quarter upright, the rest any size.
 _SIZES = ((500, 375, 0.5), (500, 333, 0.1), (375, 500, 0.16), (333, 500, 0.04))
 _IMAGES_PER_JOB = 64
+_TEXTURE, _SHAPES = 1.2, 2.0  # slopes of noise: photographs have about 1; 2 has smooth level lines
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,20 @@ def _write(job: _Job) -> int:
 
 
 @functools.cache
-def _fields(seed: int) -> np.ndarray:
-    """Return noise whose amplitude falls as 1/frequency, mean 0, deviation 1: float32 [_FIELDS, F, F]."""
-    rng = np.random.default_rng((seed, 0x66))
+def _fields(slope: float) -> np.ndarray:
+    """Return noise whose amplitude falls as 1/frequency**slope: float32 [_FIELDS, F, F], deviation 1."""
+    rng = np.random.default_rng(int(slope * 100))
     spectrum = np.fft.rfft2(rng.standard_normal((_FIELDS, _FIELD, _FIELD), dtype=np.float32))
     frequency = np.hypot(np.fft.fftfreq(_FIELD)[:, None], np.fft.rfftfreq(_FIELD)[None, :]) * _FIELD
     frequency[0, 0] = np.inf
-    fields = np.fft.irfft2(spectrum / frequency, (_FIELD, _FIELD))
+    fields = np.fft.irfft2(spectrum / frequency**slope, (_FIELD, _FIELD))
     return (fields / fields.std(axis=(1, 2), keepdims=True)).astype(np.float32)
 
 
-def _cut(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def _cut(rng: np.random.Generator, slope: float, width: int, height: int) -> np.ndarray:
     """Return a random part of a random field: float32 [height, width]."""
-    fields = _fields(0)
     x, y = rng.integers(0, _FIELD - width + 1), rng.integers(0, _FIELD - height + 1)
-    return fields[rng.integers(_FIELDS), y : y + height, x : x + width]
+    return _fields(slope)[rng.integers(_FIELDS), y : y + height, x : x + width]
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
@@ -122,8 +122,10 @@ def draw(rng: np.random.Generator, label: int, classes: int) -> np.ndarray:
     width, height = _size(rng)
     luma = np.full((height, width), 128.0, np.float32)
     for _ in range(3):  # regions, each bounded by a level line of smooth noise, lie over each other
-        region = _cut(rng, width, height) > rng.uniform(-0.8, 0.8)
-        luma[region] = (rng.uniform(60, 196) + rng.uniform(8, 40) * _cut(rng, width, height))[region]
+        region = _cut(rng, _SHAPES, width, height) > rng.uniform(-0.8, 0.8)
+        luma[region] = (rng.uniform(60, 196) + rng.uniform(8, 40) * _cut(rng, _TEXTURE, width, height))[
+            region
+        ]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     angle, pitch = np.pi * label / classes, 12 + 8 * (label % 3)
     along = rows * np.float32(np.cos(angle)) + columns * np.float32(np.sin(angle))
@@ -132,6 +134,8 @@ def draw(rng: np.random.Generator, label: int, classes: int) -> np.ndarray:
     hue = 2 * np.pi * (label / classes + rng.normal(0, 0.02))
     tint = 28 * np.cos(hue - np.array([0, 2, 4], np.float32) * np.pi / 3)
     colour = (
-        luma[:, :, None] + tint.astype(np.float32) + 14 * _cut(rng, width, height)[:, :, None] * tint / 28
+        luma[:, :, None]
+        + tint.astype(np.float32)
+        + 14 * _cut(rng, _TEXTURE, width, height)[:, :, None] * tint / 28
     )
     return np.clip(colour, 0, 255).astype(np.uint8)

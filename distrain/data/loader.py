@@ -1,0 +1,236 @@
+"""What a training loop iterates: batches of decoded images in the exact order of the epoch."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from distrain.data.assemble import Assembler
+from distrain.data.augment import eval_crops, train_crops
+from distrain.data.decode.engine import DecodeEngine
+from distrain.data.order import EpochOrder, eval_part, rank_positions, steps_per_epoch
+from distrain.data.pipeline import Pipeline, Work
+from distrain.data.settings import DataSettings
+from distrain.data.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of this rank.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], RGB. The memory is used again only when no tensor refers to it.
+        labels: int64 [N].
+        indices: int64 [N], which images of the pack these are.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+class _Buffers:
+    """Memory of batches, allocated once and used again when the last tensor on it has gone.
+
+    With CUDA the memory is pinned and torch's own cache of pinned memory does the same, and waits
+    for copies to the device that are still under way.
+    """
+
+    def __init__(self, side: int, pinned: bool) -> None:
+        self._side = side
+        self._pinned = pinned
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def take(self, count: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Return a tensor uint8 [count, side, side, 3] and a view of its memory."""
+        shape = (count, self._side, self._side, 3)
+        if self._pinned:
+            tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            return tensor, tensor.numpy()
+        free = self._free.setdefault(count, [])
+        memory = free.pop() if free else np.empty(shape, np.uint8)
+        lent = memory.view()  # the tensor's storage holds this very object: its end is that of all uses
+        weakref.finalize(lent, free.append, memory).atexit = False
+        return torch.from_numpy(lent), lent
+
+
+class _Loader(ABC):
+    """What training and evaluation have in common: store, decoder, threads, bookkeeping."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: DataSettings,
+        engine: DecodeEngine,
+        side: int,
+        replace: bool,
+        pinned: bool | None,
+    ) -> None:
+        self._store = store
+        self._assembler = Assembler(store, engine, settings.on_bad_image, replace)
+        self._buffers = _Buffers(side, torch.cuda.is_available() if pinned is None else pinned)
+        self._pipeline: Pipeline[torch.Tensor] = Pipeline(
+            self._begin, settings.threads, settings.queue_batches
+        )
+
+    @abstractmethod
+    def _begin(self, number: int) -> Work[torch.Tensor] | None:
+        """Lay out a batch for the pipeline; None past the last one."""
+
+    def _take(self, number: int) -> Batch:
+        images, indices = self._pipeline.take(number)
+        labels = self._store.records["label"][indices].astype(np.int64)
+        return Batch(images[: len(indices)], torch.from_numpy(labels), torch.from_numpy(indices))
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the last batch kept the loop waiting, seconds."""
+        return self._pipeline.wait_seconds
+
+    @property
+    def bad_images(self) -> dict[int, str]:
+        """Why, for each image index that this rank found undecodable and left out."""
+        return self._assembler.bad_images
+
+    def close(self) -> None:
+        """End the decoder threads. The store may be closed afterwards, not before."""
+        self._pipeline.close()
+
+
+class TrainLoader(_Loader):
+    """This rank's batches of the training set, one of equal size for every step.
+
+    Args:
+        store: the packed training set.
+        settings: batch size, augmentation, threads and so on.
+        engine: the decoder.
+        rank, size: of the world: which part of each global batch is taken.
+        seed: of the run; order and augmentation depend on it, the epoch and the image alone.
+        pinned: page-locked memory for copies to a GPU; default: where CUDA is available.
+
+    Attributes:
+        steps_per_epoch: number of global batches of an epoch.
+
+    Raises:
+        ConfigError: the pack has fewer images than one global batch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: DataSettings,
+        engine: DecodeEngine,
+        rank: int,
+        size: int,
+        seed: int,
+        pinned: bool | None = None,
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch(
+            store.count, size * settings.batch_per_rank, settings.last_batch
+        )
+        self._settings = settings
+        self._rank, self._size, self._seed = rank, size, seed
+        super().__init__(store, settings, engine, settings.image_size, True, pinned)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on; beginning in the middle costs nothing extra.
+
+        Leaving the iteration early is fine. Towards the end of an epoch the first batches of the
+        next one are decoded already.
+
+        Raises:
+            DataError: an image cannot be decoded and ``data.on_bad_image`` is ``fail``; it names
+                the image and its shard.
+        """
+        for step in range(start_step, self.steps_per_epoch):
+            yield self._take(epoch * self.steps_per_epoch + step)
+
+    def _begin(self, number: int) -> Work[torch.Tensor] | None:
+        """Lay out the batch of step ``number``, counted from the start of epoch 0."""
+        epoch, step = divmod(number, self.steps_per_epoch)
+        settings, records, count = self._settings, self._store.records, self._store.count
+        order = EpochOrder(self._seed, epoch, count)
+        positions = rank_positions(step, self._rank, self._size, settings.batch_per_rank, count)
+
+        def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            chosen = records[indices]
+            return train_crops(
+                settings.augment, self._seed, epoch, indices, chosen["width"], chosen["height"]
+            )
+
+        def fill(part: range, out: np.ndarray) -> np.ndarray:
+            indices = order.indices(positions[part.start : part.stop])
+            return self._assembler.fill(indices, crops, out)
+
+        images, pixels = self._buffers.take(settings.batch_per_rank)
+        return Work(images, pixels, fill)
+
+
+class EvalLoader(_Loader):
+    """This rank's part of a held-out set: over all ranks every image exactly once, nothing padded.
+
+    Ranks may have different numbers of batches, even none; the last one may be short. Iterate it
+    any number of times.
+
+    Args:
+        store: the packed held-out set.
+        settings: batch size, sizes and so on.
+        engine: the decoder.
+        rank, size: of the world.
+        pinned: see `TrainLoader`.
+
+    Attributes:
+        count: images of this rank's part.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: DataSettings,
+        engine: DecodeEngine,
+        rank: int,
+        size: int,
+        pinned: bool | None = None,
+    ) -> None:
+        self._part = eval_part(store.count, rank, size)
+        self.count = len(self._part)
+        self._batch = settings.eval_batch_per_rank
+        self._resize, self._size = settings.eval_sides
+        super().__init__(store, settings, engine, self._size, False, pinned)
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank."""
+        return -(-self.count // self._batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; images that were left out make theirs shorter.
+
+        Raises:
+            DataError: as `TrainLoader.epoch`.
+        """
+        for number in range(len(self)):
+            batch = self._take(number)
+            if len(batch.indices):  # else all of its images were left out
+                yield batch
+
+    def _begin(self, number: int) -> Work[torch.Tensor] | None:
+        if number >= len(self):
+            return None
+        records = self._store.records
+        wanted = np.array(self._part[number * self._batch : (number + 1) * self._batch], np.int64)
+
+        def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            chosen = records[indices]
+            squares = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
+            return squares, np.zeros(len(indices), bool)
+
+        def fill(part: range, out: np.ndarray) -> np.ndarray:
+            return self._assembler.fill(wanted[part.start : part.stop], crops, out)
+
+        images, pixels = self._buffers.take(len(wanted))
+        return Work(images, pixels, fill)

@@ -1,0 +1,113 @@
+"""Batches decoded ahead by threads, handed out in order.
+
+There is no dispatcher: whoever takes a batch submits further ones, so at most ``ahead`` batches are
+decoded or being decoded at any time. A batch is cut into pieces; order, crops and decode of a piece
+run in a thread, and the decoder releases the GIL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+
+_PIECE = 32  # images; long enough that Python's share is small, short enough to balance threads
+
+Owner = TypeVar("Owner")
+Fill = Callable[[range, np.ndarray], np.ndarray]
+
+
+@dataclass
+class Work(Generic[Owner]):
+    """One batch to be decoded.
+
+    Attributes:
+        owner: what holds the pixels (a tensor).
+        pixels: uint8 [N, S, S, 3], a view of it.
+        fill: decodes a range of the batch into the view of it, returns the indices now there.
+    """
+
+    owner: Owner
+    pixels: np.ndarray
+    fill: Fill
+    pieces: list[Future[np.ndarray]] = field(default_factory=list)
+
+
+class Pipeline(Generic[Owner]):
+    """Decodes batch ``number``, ``number + 1``, ... ahead of the one who takes them.
+
+    Args:
+        begin: gives the work of a batch, or None past the last one.
+        threads: number of decoder threads.
+        ahead: batches decoded in advance.
+
+    Attributes:
+        wait_seconds: how long the last `take` waited for pixels.
+    """
+
+    def __init__(self, begin: Callable[[int], Work[Owner] | None], threads: int, ahead: int) -> None:
+        self.wait_seconds = 0.0
+        self._begin = begin
+        self._ahead = ahead
+        self._next = 0
+        self._pending: deque[tuple[int, Work[Owner]]] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="distrain-decode")
+
+    def take(self, number: int) -> tuple[Owner, np.ndarray]:
+        """Return the pixels' owner and the indices int64 [M] of a batch; M < N if images were left out.
+
+        Batches that were begun are kept if they follow each other; a jump discards them.
+
+        Raises:
+            DataError: an image of the batch cannot be decoded.
+        """
+        if not self._pending or self._pending[0][0] != number:
+            self._discard()
+            self._next = number
+        self._top_up(self._ahead)
+        started = time.perf_counter()
+        _, work = self._pending.popleft()
+        wait(work.pieces)  # all of them: a buffer must not be used again while a thread writes to it
+        self.wait_seconds = time.perf_counter() - started
+        self._top_up(self._ahead)
+        used = [piece.result() for piece in work.pieces]
+        return work.owner, _compacted(work.pixels, used)
+
+    def close(self) -> None:
+        """End the threads; batches in the making are dropped."""
+        self._discard()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _top_up(self, ahead: int) -> None:
+        while len(self._pending) < ahead:
+            work = self._begin(self._next)
+            if work is None:
+                return
+            count = len(work.pixels)
+            for start in range(0, count, _PIECE):
+                part = range(start, min(start + _PIECE, count))
+                view = work.pixels[part.start : part.stop]
+                work.pieces.append(self._pool.submit(work.fill, part, view))
+            self._pending.append((self._next, work))
+            self._next += 1
+
+    def _discard(self) -> None:
+        pieces = [piece for _, work in self._pending for piece in work.pieces]
+        wait([piece for piece in pieces if not piece.cancel()])
+        self._pending.clear()
+
+
+def _compacted(pixels: np.ndarray, used: list[np.ndarray]) -> np.ndarray:
+    """Close the gaps that left-out images made in their pieces; return all indices in order."""
+    at = 0
+    for number, indices in enumerate(used):
+        start = number * _PIECE
+        if at != start:
+            pixels[at : at + len(indices)] = pixels[start : start + len(indices)].copy()
+        at += len(indices)
+    return np.concatenate(used)
