@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from distrain.errors import UsageError, nearest
+from distrain.schedule.halving import halving_doubling
+from distrain.schedule.hierarchical import hierarchical
 from distrain.schedule.ir import Collective, Schedule
 from distrain.schedule.ring import multicolor_ring, ring
+from distrain.schedule.tree import multicolor_tree
 
 Nodes = tuple[int, ...] | None
 Generator = Callable[[int, int, Collective, Nodes], Schedule]
@@ -37,6 +40,20 @@ _FAMILIES = {
         "one ring in the order of the ranks (always one color)",
     ),
     "multicolor_ring": Family(multicolor_ring, ALL, "one ring for each color over different links"),
+    "multicolor_tree": Family(
+        lambda size, colors, collective, nodes: multicolor_tree(size, colors),
+        (Collective.ALLREDUCE,),
+        "one tree for each color, whose adders no other color uses",
+    ),
+    "halving_doubling": Family(
+        lambda size, colors, collective, nodes: halving_doubling(size, colors, collective),
+        ALL,
+        "the fewest steps, for short messages",
+    ),
+    "hierarchical": Family(hierarchical, ALL, "rings inside the nodes, a ring for each shard between them"),
+    "hierarchical_halving": Family(
+        partial(hierarchical, halving=True), ALL, "rings inside the nodes, few steps between them"
+    ),
 }
 
 

@@ -8,12 +8,14 @@
       color 1: 0>2 +1, 2>1 +0, 1>0 +2
 
 ``0>1 +2`` reads "rank 0 sends to rank 1, which adds to its chunk 2"; ``=2`` instead of ``+2`` means
-that it copies. Transfers keep their order, which is the order of the additions.
+that it copies, and ``0>1 +2 +4`` are two transfers between the same ranks. Transfers keep their order,
+which is the order of the additions.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import groupby
 
 from distrain.errors import UsageError
@@ -24,7 +26,7 @@ _OPS = {sign: op for op, sign in _SIGNS.items()}
 _HEADER = re.compile(r"(\w+) (\w+) ranks=(\d+) colors=(\d+) chunks=(\d+) bit_identical=(yes|no)")
 _STEP = re.compile(r"step (\d+)")
 _LINE = re.compile(r"  color (\d+): (.+)")
-_TRANSFER = re.compile(r"(\d+)>(\d+) ([+=])(\d+)")
+_MESSAGE = re.compile(r"(\d+)>(\d+)((?: [+=]\d+)+)")
 
 
 def to_text(schedule: Schedule) -> str:
@@ -36,9 +38,13 @@ def to_text(schedule: Schedule) -> str:
     for number, step in enumerate(schedule.steps):
         lines.append(f"step {number}")
         for color, transfers in groupby(step, key=lambda t: t.color):
-            moves = ", ".join(f"{t.src}>{t.dst} {_SIGNS[t.op]}{t.chunk}" for t in transfers)
-            lines.append(f"  color {color}: {moves}")
+            messages = groupby(transfers, key=lambda t: (t.src, t.dst))
+            lines.append(f"  color {color}: " + ", ".join(_message(*ends, ts) for ends, ts in messages))
     return "\n".join(lines) + "\n"
+
+
+def _message(src: int, dst: int, transfers: Iterable[Transfer]) -> str:
+    return f"{src}>{dst} " + " ".join(f"{_SIGNS[t.op]}{t.chunk}" for t in transfers)
 
 
 def parse(text: str) -> Schedule:
@@ -66,10 +72,11 @@ def parse(text: str) -> Schedule:
 def _transfers(color: int, text: str, number: int) -> Step:
     transfers = []
     for part in text.split(", "):
-        match = _TRANSFER.fullmatch(part)
+        match = _MESSAGE.fullmatch(part)
         if match is None:
             raise _bad(number, part, "0>1 +2")
-        transfers.append(Transfer(color, int(match[4]), int(match[1]), int(match[2]), _OPS[match[3]]))
+        src, dst = int(match[1]), int(match[2])
+        transfers += [Transfer(color, int(slot[1:]), src, dst, _OPS[slot[0]]) for slot in match[3].split()]
     return tuple(transfers)
 
 

@@ -12,7 +12,7 @@ TEXT = """\
 hand reduce_scatter ranks=3 colors=2 chunks=3 bit_identical=no
 step 0
   color 1: 0>1 +2, 2>1 =0
-  color 0: 1>2 +1
+  color 0: 1>2 +1 =2
   color 1: 1>0 +1
 step 1
 """
@@ -30,6 +30,7 @@ def test_every_field_is_read() -> None:
                 Transfer(1, 2, 0, 1, Op.REDUCE),
                 Transfer(1, 0, 2, 1, Op.COPY),
                 Transfer(0, 1, 1, 2, Op.REDUCE),
+                Transfer(0, 2, 1, 2, Op.COPY),
                 Transfer(1, 1, 1, 0, Op.REDUCE),
             ),
             (),
