@@ -36,6 +36,7 @@ class SlurmSettings(Settings):
     grace_seconds: int = Field(
         120, ge=10, description="warning before the time limit or a preemption, for a last checkpoint"
     )
+    max_restarts: int = Field(20, ge=0, description="how often the job may put itself back into the queue")
     setup: tuple[str, ...] = Field((), description="shell lines before the launch, e.g. module load")
     starter: Literal["mpirun", "srun"] = Field(
         "mpirun", description="what starts the ranks inside the allocation"

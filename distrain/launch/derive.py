@@ -1,0 +1,155 @@
+"""The numbers that follow from a configuration and its data: what a run will really do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distrain.config.schema import RunConfig
+from distrain.data.format import MANIFEST, Manifest, read_manifest
+from distrain.errors import ConfigError, DataError
+from distrain.launch.hosts import Host
+from distrain.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Packs:
+    """What is known of the two packs; None where a pack cannot be read from this machine.
+
+    Attributes:
+        train: manifest of the training pack.
+        val: manifest of the held-out pack.
+        problems: why one is missing.
+    """
+
+    train: Manifest | None
+    val: Manifest | None
+    problems: tuple[DataError, ...] = ()
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Numbers that nobody writes into a configuration; None where the packs are not at hand.
+
+    Attributes:
+        world_size: ranks in all.
+        nodes: machines.
+        ranks_per_node: the most ranks that a machine has.
+        global_batch: images in one optimizer step, over all ranks.
+        train_images: images of the training pack.
+        val_images: images of the held-out pack.
+        classes: classes of the training pack.
+        steps_per_epoch: optimizer steps in one epoch.
+        total_steps: optimizer steps in all.
+        lr: the learning rate after warm-up (linear scaling).
+        pack_bytes: bytes of both packs.
+        node_bytes: bytes of packed data in the memory of each node.
+        queue_bytes: bytes of the batches that the ranks of a node decode ahead.
+    """
+
+    world_size: int
+    nodes: int
+    ranks_per_node: int
+    global_batch: int
+    train_images: int | None
+    val_images: int | None
+    classes: int | None
+    steps_per_epoch: int | None
+    total_steps: int | None
+    lr: float
+    pack_bytes: int | None
+    node_bytes: int | None
+    queue_bytes: int
+
+
+def read_packs(config: RunConfig) -> Packs:
+    """Read both manifests; a pack that is not here is told in ``problems``, not raised.
+
+    On a login node the data may lie where only the compute nodes see it.
+
+    Raises:
+        DataError: a pack is here and damaged or of another format version.
+    """
+    found: list[Manifest | None] = []
+    problems = []
+    for folder in (config.data.train, config.data.val):
+        try:
+            found.append(read_manifest(Path(folder)))
+        except DataError as error:
+            if (Path(folder) / MANIFEST).exists():
+                raise
+            found.append(None)
+            problems.append(error)
+    return Packs(found[0], found[1], tuple(problems))
+
+
+def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
+    """Work out the numbers of a run.
+
+    Args:
+        config: the configuration.
+        hosts: the machines, with the ranks that each runs (not its slots).
+        packs: the data.
+
+    Raises:
+        ConfigError: the training pack holds fewer images than one global batch.
+    """
+    data, optimizer = config.data, config.train.optimizer
+    world_size = sum(host.slots for host in hosts)
+    most = max(host.slots for host in hosts)
+    global_batch = world_size * data.batch_per_rank * config.train.accumulate
+    images = packs.train.count if packs.train else None
+    steps = None if images is None else _steps(images, global_batch, data.last_batch)
+    if steps == 0:
+        raise ConfigError(
+            "data.batch_per_rank",
+            f"the {images} images of {data.train} are fewer than one global batch of {global_batch} "
+            f"({world_size} ranks x {data.batch_per_rank} images x {config.train.accumulate} micro-batches)",
+            "lower data.batch_per_rank or the number of ranks, or set data.last_batch=wrap",
+        )
+    known = [pack for pack in (packs.train, packs.val) if pack is not None]
+    memory = sum(pack.bytes_in_memory for pack in known) if len(known) == 2 else None
+    return Derived(
+        world_size=world_size,
+        nodes=len(hosts),
+        ranks_per_node=most,
+        global_batch=global_batch,
+        train_images=images,
+        val_images=packs.val.count if packs.val else None,
+        classes=len(packs.train.classes) if packs.train else None,
+        steps_per_epoch=steps,
+        total_steps=None if steps is None else config.train.duration.steps(steps),
+        lr=optimizer.lr * global_batch / optimizer.lr_batch,
+        pack_bytes=memory,
+        node_bytes=0 if data.memory == "disk" else memory,
+        queue_bytes=most * data.queue_batches * data.batch_per_rank * data.image_size**2 * 3,
+    )
+
+
+def _steps(images: int, global_batch: int, last_batch: str) -> int:
+    return images // global_batch if last_batch == "drop" else -(-images // global_batch)
+
+
+def table(config: RunConfig, derived: Derived) -> list[tuple[str, str]]:
+    """Return the numbers as (name, text) rows for people."""
+
+    def text(value: int | None) -> str:
+        return "unknown (pack not found)" if value is None else f"{value:,}"
+
+    def size(value: int | None) -> str:
+        return text(value) if value is None else f"{format_bytes(value)} ({value:,} bytes)"
+
+    return [
+        ("world size", f"{derived.world_size} ranks on {derived.nodes} nodes"),
+        ("ranks per node", text(derived.ranks_per_node)),
+        ("global batch", f"{derived.global_batch:,} images"),
+        ("training images", text(derived.train_images)),
+        ("held-out images", text(derived.val_images)),
+        ("classes", text(derived.classes)),
+        ("steps per epoch", text(derived.steps_per_epoch)),
+        ("total steps", f"{text(derived.total_steps)} ({config.train.duration})"),
+        ("learning rate after warm-up", f"{derived.lr:g}"),
+        ("bytes of data in memory per node", size(derived.node_bytes)),
+        ("bytes of decoded batches per node", size(derived.queue_bytes)),
+    ]

@@ -1,0 +1,166 @@
+"""The folder of a run: made once, never overwritten, continued by a resume."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import distrain
+from distrain.errors import ConfigError, LaunchError, nearest
+from distrain.launch.failures import FOLDER as FAILURES
+
+CONFIG = "config.yaml"
+COMMAND = "command.txt"
+LAUNCHER = "launcher.json"
+CHECKPOINTS = "checkpoints"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps everything.
+
+    Attributes:
+        path: the folder.
+        resumes: True if an earlier start of this run left checkpoints to go on from.
+    """
+
+    path: Path
+    resumes: bool = False
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Return True if the run holds a finished checkpoint (it may still prove damaged)."""
+    return any((run / CHECKPOINTS).glob("step-*.pt"))
+
+
+def _made(run: Path) -> float:
+    return max(p.stat().st_mtime for p in (run / CHECKPOINTS).glob("step-*.pt"))
+
+
+def attempts(runs: Path, name: str) -> list[Path]:
+    """Return the folders NAME, NAME-2, NAME-3, ... that exist, in this order."""
+    pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    found = []
+    for path in runs.iterdir() if runs.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append((int(match[1] or 1), path))
+    return [path for _, path in sorted(found)]
+
+
+def planned(runs: Path, name: str) -> Path:
+    """Return the folder that `create` would make now."""
+    taken = {path.name for path in runs.iterdir()} if runs.is_dir() else set()
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return runs / candidate
+
+
+def create(runs: Path, name: str) -> RunFolder:
+    """Make the folder of a new run: NAME, or NAME-2, NAME-3, ... if that is taken.
+
+    Raises:
+        LaunchError: it cannot be made (rights, full disk).
+    """
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = planned(runs, name)
+            try:
+                path.mkdir()  # fails if another launch took the name a moment ago
+                return RunFolder(path)
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise LaunchError(
+            str(runs), f"no run folder can be made: {error.strerror}", "set launch.runs"
+        ) from None
+
+
+def choose(runs: Path, name: str, resume: str | None) -> RunFolder | None:
+    """Return the folder that a resume continues, or None to begin a new one.
+
+    Args:
+        runs: folder of all runs.
+        name: name of the run in the configuration.
+        resume: None; ``auto``: of NAME, NAME-2, ... the one with the newest checkpoint, or a new run if
+            none has one; else the name or path of a run.
+
+    Raises:
+        ConfigError: the run named does not exist or has no checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = [run for run in attempts(runs, name) if has_checkpoint(run)]
+        return RunFolder(max(found, key=_made), resumes=True) if found else None
+    path = next((p for p in (runs / resume, Path(resume)) if p.is_dir()), None)
+    if path is None:
+        names = [p.name for p in runs.iterdir() if p.is_dir()] if runs.is_dir() else []
+        raise ConfigError(
+            "--resume",
+            f"there is no run {resume!r}{nearest(resume, names)}",
+            f"give a folder of {runs}/ or a path",
+        )
+    if not has_checkpoint(path):
+        raise ConfigError(
+            "--resume", f"{path} has no checkpoint", "start it anew without --resume, or resume another run"
+        )
+    return RunFolder(path, resumes=True)
+
+
+def put_aside(path: Path) -> None:
+    """Rename ``result.json`` to ``result-1.json`` (or -2, ...) so that a resume does not overwrite it."""
+    if not path.exists():
+        return
+    number = 1
+    while (kept := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(kept)
+
+
+def record(folder: RunFolder, config: str, command: str, versions: dict[str, Any]) -> None:
+    """Write what starts the run: ``config.yaml``, ``command.txt`` and ``launcher.json``.
+
+    A resume appends its command and puts aside what would be mistaken for its own: the result and the
+    failures of the earlier start, and its configuration if it differs.
+    """
+    config_path = folder.path / CONFIG
+    if config_path.exists() and config_path.read_text() != config:
+        put_aside(config_path)
+    put_aside(folder.path / RESULT)
+    put_aside(folder.path / FAILURES)
+    config_path.write_text(config)
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    with open(folder.path / COMMAND, "a") as file:
+        file.write(f"# {now} on {socket.gethostname()}, in {os.getcwd()}\n{command}\n\n")
+    facts = {
+        "distrain": distrain.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "host": socket.gethostname(),
+        "started": now,
+        **versions,
+    }
+    (folder.path / LAUNCHER).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def status(run: Path) -> str | None:
+    """Return the status in ``result.json`` (``completed`` or ``stopped``), or None without a result.
+
+    Only a result proves success: Open MPI returns 0 when it loses a host.
+    """
+    try:
+        return str(json.loads((run / RESULT).read_text())["status"])
+    except (OSError, ValueError, KeyError):
+        return None
