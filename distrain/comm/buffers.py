@@ -1,0 +1,155 @@
+"""One payload, two views: elements to reduce, bytes to put on the wire.
+
+MPI gets every type as bytes; arithmetic is done here, so types that MPI does not know
+(bfloat16, float16) reduce like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from distrain.errors import UsageError
+
+
+class Reduction(str, Enum):
+    """How contributions are combined. AVG is a sum that is divided once, after the last addition."""
+
+    SUM = "sum"
+    AVG = "avg"
+    PROD = "prod"
+    MIN = "min"
+    MAX = "max"
+    BAND = "band"
+    BOR = "bor"
+    BXOR = "bxor"
+
+
+# Every reducer is called as reducer(a, b, out=a). numpy runs on the calling thread alone and
+# its dispatch is cheap; torch does the half types, which numpy lacks (bfloat16) or has only in
+# a slow scalar form (float16).
+Reducer = Callable[..., Any]
+_NUMPY: dict[Reduction, Reducer] = {
+    Reduction.SUM: np.add,
+    Reduction.AVG: np.add,
+    Reduction.PROD: np.multiply,
+    Reduction.MIN: np.minimum,
+    Reduction.MAX: np.maximum,
+    Reduction.BAND: np.bitwise_and,
+    Reduction.BOR: np.bitwise_or,
+    Reduction.BXOR: np.bitwise_xor,
+}
+_TORCH: dict[Reduction, Reducer] = {
+    Reduction.SUM: torch.add,
+    Reduction.AVG: torch.add,
+    Reduction.PROD: torch.mul,
+    Reduction.MIN: torch.minimum,
+    Reduction.MAX: torch.maximum,
+}
+_REDUCED_BY_TORCH = (torch.float16, torch.bfloat16)
+_WITHOUT_ORDER = (torch.complex64, torch.complex128)
+_BITWISE = (Reduction.BAND, Reduction.BOR, Reduction.BXOR)
+
+
+def byte_view(tensor: torch.Tensor) -> np.ndarray:
+    """Return the memory of a contiguous CPU tensor of any type as uint8 [bytes], shared."""
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() == 0:
+        return np.empty(0, np.uint8)
+    return flat.view(torch.uint8).numpy()
+
+
+class FlatBuffer:
+    """A contiguous CPU tensor as a run of elements.
+
+    Attributes:
+        count: number of elements.
+        itemsize: bytes of one element.
+        bytes: uint8 [count * itemsize], the same memory.
+
+    Raises:
+        UsageError: the tensor is not on the CPU, or not contiguous.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            raise UsageError(
+                "buffer",
+                f"tensor on {tensor.device}, contiguous={tensor.is_contiguous()} cannot go on the wire",
+                "pass a contiguous CPU tensor",
+            )
+        self.tensor = tensor.detach().reshape(-1)
+        self.dtype = tensor.dtype
+        self.count = tensor.numel()
+        self.itemsize = tensor.element_size()
+        self.bytes = byte_view(tensor)
+        self._by_torch = tensor.dtype in _REDUCED_BY_TORCH
+
+    @cached_property
+    def _elements(self) -> Any:
+        return self.tensor if self._by_torch else self.tensor.numpy()
+
+    def reducer(self, reduction: Reduction) -> Reducer:
+        """Return the function ``f(a, b, out=a)`` that combines two runs of this buffer's type.
+
+        Raises:
+            UsageError: this reduction has no meaning for this type.
+        """
+        wrong_bits = reduction in _BITWISE and (self.dtype.is_floating_point or self.dtype.is_complex)
+        wrong_order = reduction in (Reduction.MIN, Reduction.MAX) and self.dtype in _WITHOUT_ORDER
+        if wrong_bits or wrong_order:
+            raise UsageError(
+                "reduce", f"op={reduction.value} is not defined for {self.dtype}", "choose another op or type"
+            )
+        return (_TORCH if self._by_torch else _NUMPY)[reduction]
+
+    def elements(self, start: int, stop: int) -> Any:
+        """Return elements ``[start, stop)``, shared, in the form that `reducer` takes."""
+        return self._elements[start:stop]
+
+    def typed(self, staging: np.ndarray, count: int) -> Any:
+        """Return the first ``count`` elements of a uint8 staging area in the form that `reducer` takes."""
+        area = staging[: count * self.itemsize]
+        if self._by_torch:
+            return torch.from_numpy(area).view(self.dtype)
+        return area.view(self._elements.dtype)
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Return the bytes of elements ``[start, stop)``, shared."""
+        return self.bytes[start * self.itemsize : stop * self.itemsize]
+
+    def divide(self, divisor: int) -> None:
+        """Divide all elements in place; integers round towards zero."""
+        if self.dtype.is_floating_point or self.dtype.is_complex:
+            self.tensor.div_(divisor)
+        elif self.dtype is not torch.bool:  # the average of truth values is "any": the sum says it
+            self.tensor.div_(divisor, rounding_mode="trunc")
+
+
+class StagingPool:
+    """Receive areas that are used again and again, so that the steady state allocates nothing.
+
+    Sizes are rounded up to powers of two. Not thread-safe: it belongs to the engine thread.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}
+        self.allocated_bytes = 0
+
+    def take(self, size_bytes: int) -> np.ndarray:
+        """Return an area uint8 [at least size_bytes]; give it back when done."""
+        size = 1 << max(6, (size_bytes - 1).bit_length())
+        free = self._free.setdefault(size, [])
+        if free:
+            return free.pop()
+        self.allocated_bytes += size
+        return np.empty(size, np.uint8)
+
+    def give(self, area: np.ndarray) -> None:
+        """Take an area back."""
+        self._free[area.size].append(area)

@@ -1,0 +1,130 @@
+"""The host side of a collective: where its bytes are while MPI works on them.
+
+Contiguous CPU tensors are used as they are. Others are copied to contiguous host memory first
+and back at the end; tensors on a GPU through pinned memory on a stream of their own, so that
+the caller's stream only waits where it uses the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)
+    return _streams[device]
+
+
+class HostSide:
+    """Host copies of the tensors of one collective.
+
+    Use from the submitting thread: `read`, `write`, `update`. From the engine thread:
+    `is_ready` before the operation starts, `finish` when it is done.
+    """
+
+    def __init__(self) -> None:
+        self._arriving: list[torch.cuda.Event] = []
+        self._back: list[tuple[torch.Tensor, torch.Tensor]] = []  # (tensor, its host copy)
+
+    def read(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a contiguous CPU tensor with the contents; after `is_ready` for one on a GPU."""
+        if tensor.device.type != "cuda":
+            return tensor.detach().contiguous()
+        stream = _side_stream(tensor.device)
+        stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        host = _pinned_like(tensor)
+        with torch.cuda.stream(stream):
+            host.copy_(tensor.detach(), non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(stream)
+        tensor.record_stream(stream)  # its memory must not be reused before the copy has run
+        self._arriving.append(event)
+        return host
+
+    def write(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a contiguous CPU tensor whose contents `finish` moves into `tensor`."""
+        if tensor.device.type == "cuda":
+            stream = _side_stream(tensor.device)
+            stream.wait_stream(torch.cuda.current_stream(tensor.device))
+            tensor.record_stream(stream)
+            host = _pinned_like(tensor)
+        elif tensor.is_contiguous():
+            return tensor.detach()
+        else:
+            host = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self._back.append((tensor.detach(), host))
+        return host
+
+    def update(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a contiguous CPU tensor with the contents, which `finish` moves back."""
+        host = self.read(tensor)
+        if host.data_ptr() != tensor.data_ptr() or tensor.device.type == "cuda":
+            self._back.append((tensor.detach(), host))
+        return host
+
+    def is_ready(self) -> bool:
+        """True once all contents have arrived on the host."""
+        return all(event.query() for event in self._arriving)
+
+    def finish(self) -> None:
+        """Move results back; those for a GPU are on their way on the side stream when this returns."""
+        for tensor, host in self._back:
+            if tensor.device.type == "cuda":
+                with torch.cuda.stream(_side_stream(tensor.device)):
+                    tensor.copy_(host, non_blocking=True)
+            else:
+                tensor.copy_(host)
+
+
+def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+
+
+class Landing:
+    """The moment when results are usable on a GPU: an event on every side stream concerned."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.devices: list[int | str | torch.device] = sorted(
+            {t.device for t in tensors if t.device.type == "cuda"}, key=str
+        )
+        self._events: list[tuple[torch.device, torch.cuda.Event]] = []
+
+    def record(self) -> None:
+        """Note the end of the copies issued so far. Runs in the engine thread."""
+        for device in self.devices:
+            event = torch.cuda.Event()
+            event.record(_side_stream(device))
+            self._events.append((device, event))
+
+    def order_current_stream(self) -> None:
+        """Let the caller's stream wait for the copies; the caller itself does not."""
+        for device, event in self._events:
+            torch.cuda.current_stream(device).wait_event(event)
+
+    def complete(self, future: torch.futures.Future, value: Sequence[torch.Tensor]) -> None:
+        """Set a future's result so that whoever waits for it is ordered after the copies."""
+        if not self.devices:
+            future.set_result(value)
+            return
+        with _on_side_streams(self.devices):
+            future.set_result(value)
+
+
+class _on_side_streams:
+    """All devices' side streams as current streams; a Future records its events there."""
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._contexts = [torch.cuda.stream(_side_stream(device)) for device in devices]
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *details: object) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(*details)

@@ -1,0 +1,269 @@
+"""The one thread that calls MPI after start-up.
+
+Every other thread submits Operations and waits for their Completions. The engine starts them
+in order, moves all that are in flight, and sleeps when nothing moves, so that waiting does not
+take the cores that compute needs. What goes wrong in it is raised where somebody waits, and
+ends the job if nobody does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from distrain.comm.operation import Completion, Operation, Priority
+from distrain.comm.watch import Exposure, Pace, StallWatch
+from distrain.errors import CommError, DistrainError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# After the engine broke, how long the main thread may take to notice and to end the job.
+GRACE_SECONDS = 10.0
+
+
+class _Call(Operation):
+    """Runs a function in the engine thread, alone: used to create communicators."""
+
+    kind = "call"
+    concurrency = 1
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.queue = "call"
+        self.function = function
+        self.result: Any = None
+
+    def start(self) -> None:
+        self.result = self.function()
+
+    def progress(self) -> bool:
+        return True
+
+
+class Engine:
+    """Queue, order, progress and supervision of all communication of this process.
+
+    Args:
+        abort: ends the whole job with an exit code; does not return.
+        stall_seconds: an operation in flight for longer is reported once.
+        abort_seconds: an operation in flight for longer ends the job.
+        name: who this is, for reports: ``"rank 3 on node7"``.
+    """
+
+    def __init__(
+        self, abort: Callable[[int], Any], stall_seconds: float, abort_seconds: float, name: str = "this rank"
+    ) -> None:
+        self._abort = abort
+        self._watch = StallWatch(name, stall_seconds, abort_seconds)
+        self._name = name
+        self._changed = threading.Condition()
+        self._waiting: dict[Priority, dict[Hashable, deque[Completion]]] = {p: {} for p in Priority}
+        self._flight: list[tuple[Priority, Completion]] = []
+        self._in_flight_of: dict[Hashable, int] = {}
+        self._submitted = 0
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
+        self._exposed = Exposure()
+        self._thread = threading.Thread(target=self._run, name="distrain-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation, priority: Priority = Priority.GRADIENT) -> Completion:
+        """Queue an operation; return at once.
+
+        Raises:
+            CommError: the engine has failed or was closed.
+        """
+        with self._changed:
+            self._submitted += 1
+            completion = Completion(operation, self._submitted)
+            if self._failure is not None:
+                raise _lost(completion, self._failure) from self._failure
+            if self._closing:
+                raise CommError(str(completion), "came after the engine was closed", "communicate earlier")
+            self._waiting[priority].setdefault(operation.queue, deque()).append(completion)
+            self._changed.notify()
+        return completion
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function that calls MPI in the engine thread while nothing else is in flight; wait for it."""
+        operation = _Call(function)
+        self.wait(self.submit(operation))
+        result: Result = operation.result
+        return result
+
+    def wait(self, completion: Completion, timeout_seconds: float | None = None) -> bool:
+        """Wait for a completion, and count the time blocked as exposed communication."""
+        if completion.is_done:
+            return completion.wait()
+        begin = time.perf_counter()
+        try:
+            return completion.wait(timeout_seconds)
+        finally:
+            self._exposed.blocked(time.perf_counter() - begin)
+
+    def follow(self, completion: Completion) -> None:
+        """Count this operation as exposed although nobody will call `wait` for it; see `Exposure`."""
+        self._exposed.submitted()
+        completion.call_when_done(lambda _: self._exposed.completed())
+
+    def take_exposed_seconds(self) -> float:
+        """Return the time in which compute waited for communication since the last call."""
+        return self._exposed.take()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing is queued or in flight."""
+        with self._changed:
+            return not self._flight and not any(self._waiting[p] for p in Priority)
+
+    def close(self, timeout_seconds: float = 60.0) -> None:
+        """Finish what is queued and stop the thread.
+
+        Raises:
+            CommError: the queue did not drain in time.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            raise CommError(
+                self._name,
+                f"communication is still in flight after {timeout_seconds:g} s: "
+                + "; ".join(self._watch.describe(completion) for _, completion in self._flight),
+                "make sure that all ranks take part in every collective before they end",
+            )
+
+    # What follows runs in the engine thread.
+
+    def _run(self) -> None:
+        try:
+            # Overflowing gradients are the business of the optimizer, not a warning of this thread.
+            with np.errstate(all="ignore"):
+                self._loop()
+        except BaseException as error:
+            self._fail(error)
+
+    def _loop(self) -> None:
+        pace = Pace()
+        while self._await_work():
+            moved = self._start_what_may() | self._progress_all()
+            self._current = None
+            late = self._watch.check([completion for _, completion in self._flight])
+            if late is not None:
+                self._give_up(late)
+            pace.after(moved)
+
+    def _await_work(self) -> bool:
+        """Block, using no CPU, until there is something to do; return False when closed and done."""
+        with self._changed:
+            while not self._flight and not any(self._waiting[p] for p in Priority):
+                if self._closing:
+                    return False
+                self._changed.wait()
+        return True
+
+    def _start_what_may(self) -> bool:
+        started = False
+        while (found := self._next()) is not None:
+            priority, completion = found
+            completion.started = time.perf_counter()
+            self._flight.append((priority, completion))
+            self._flight.sort(key=lambda entry: entry[0])  # stable: gradients first, then by age
+            self._current = completion
+            if completion.operation.before is not None:
+                completion.operation.before()
+            completion.operation.start()
+            started = True
+        return started
+
+    def _next(self) -> tuple[Priority, Completion] | None:
+        """Take the next operation that may start now from its queue."""
+        with self._changed:
+            for priority in Priority:
+                queues = self._waiting[priority]
+                for key, queue in queues.items():
+                    operation = queue[0].operation
+                    if not self._may_start(operation):
+                        continue
+                    completion = queue.popleft()
+                    if not queue:
+                        del queues[key]
+                    self._in_flight_of[key] = self._in_flight_of.get(key, 0) + 1
+                    return priority, completion
+        return None
+
+    def _may_start(self, operation: Operation) -> bool:
+        if isinstance(operation, _Call):
+            # It blocks this thread, so a collective in flight could not move meanwhile, and a
+            # peer that waits for it would never make the call. Point to point moves inside MPI.
+            return all(c.operation.concurrency is None for _, c in self._flight)
+        if not operation.is_ready():
+            return False
+        limit = operation.concurrency
+        return limit is None or self._in_flight_of.get(operation.queue, 0) < limit
+
+    def _progress_all(self) -> bool:
+        moved = False
+        for entry in tuple(self._flight):
+            completion = self._current = entry[1]
+            operation = completion.operation
+            before = operation.moved
+            if operation.progress():
+                if operation.after is not None:
+                    operation.after()
+                self._flight.remove(entry)
+                self._retire(completion)
+                moved = True
+            moved |= operation.moved != before
+        return moved
+
+    def _retire(self, completion: Completion) -> None:
+        key = completion.operation.queue
+        self._in_flight_of[key] -= 1
+        if self._in_flight_of[key] == 0:
+            del self._in_flight_of[key]
+        completion.finish()
+
+    def _give_up(self, completion: Completion) -> None:
+        """End the job: an operation is older than anyone should wait."""
+        log.critical("%s; ending the job", self._watch.describe(completion))
+        self._abort(1)
+
+    def _fail(self, error: BaseException) -> None:
+        """Hand the error to everyone who waits; end the job if nobody reacts."""
+        culprit = self._current
+        reason = error if isinstance(error, DistrainError) or culprit is None else _lost(culprit, error)
+        if reason is not error:
+            reason.__cause__ = error
+        with self._changed:
+            self._failure = reason
+            victims = [completion for _, completion in self._flight if completion is not culprit]
+            for queues in self._waiting.values():
+                victims += [completion for queue in queues.values() for completion in queue]
+                queues.clear()
+        log.error("%s: communication has failed: %s", self._name, reason)
+        if culprit is not None and not culprit.is_done:
+            culprit.finish(reason)
+        for completion in victims:
+            completion.finish(_lost(completion, reason))
+        with self._changed:
+            noticed = self._changed.wait_for(lambda: self._closing, GRACE_SECONDS)
+        if not noticed:
+            log.critical("%s: nobody reacted to the failed communication; ending the job", self._name)
+            self._abort(1)
+
+
+def _lost(completion: Completion, cause: BaseException) -> CommError:
+    return CommError(
+        str(completion),
+        f"cannot complete: {type(cause).__name__}: {cause}",
+        "look for the first error of any rank; the job must be started again",
+    )

@@ -1,0 +1,188 @@
+"""Runs a Schedule over MPI point to point, and knows no algorithm by name.
+
+A payload's slots are cut into segments; segment ``s`` of all slots runs the same program,
+independently of the other segments. A *lane* works through every `window`-th segment of one
+color, one after the other. All lanes move on their own: nobody waits for another color or
+segment, and that is what pipelines a ring or a tree.
+
+    for each lane:                     tag = base + color * window + slot of the window
+        for each of its segments:
+            for each step:
+                post the receives (reductions into staging, copies into place)
+                post the sends
+                post the next step's receives too, where the plan allows it
+                when all are complete: reduce what came in, in the order of the program
+
+A lane uses one tag for all its messages. Sender and receiver walk through the same segments
+and steps in the same order, so MPI's first-in-first-out matching pairs them up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.operation import Operation
+from distrain.comm.plan import Move, Plan, PlannedStep
+from distrain.schedule.ir import Op
+
+_Arrival = tuple[int, int, np.ndarray]  # first element, one past the last, staging area
+
+
+class _Lane:
+    """One stream of messages: where it stands, and what it still waits for."""
+
+    __slots__ = ("arrivals", "color", "early_arrivals", "open", "open_early", "segment", "step", "tag")
+
+    def __init__(self, color: int, segment: int, tag: int) -> None:
+        self.color = color
+        self.segment = segment
+        self.tag = tag
+        self.step = 0
+        self.open = 0  # requests of the running step that are not complete
+        self.open_early = 0  # the same for receives of the next step, posted early
+        self.arrivals: list[_Arrival] = []
+        self.early_arrivals: list[_Arrival] | None = None  # None: not posted early
+
+
+class ScheduleOperation(Operation):
+    """One collective, driven by the engine.
+
+    Args:
+        plan: what this rank does, from `make_plan`.
+        buffer: the payload; combined in place.
+        reduction: how arriving elements are combined.
+        comm: communicator whose ranks the plan names.
+        first_tag: tags ``[first_tag, first_tag + plan.lanes)`` belong to this operation.
+        pool: staging areas of the engine thread.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        buffer: FlatBuffer,
+        reduction: Reduction,
+        comm: MPI.Intracomm,
+        first_tag: int,
+        pool: StagingPool,
+        kind: str = "allreduce",
+    ) -> None:
+        self.kind = kind
+        self.size_bytes = buffer.count * buffer.itemsize
+        self.algorithm = plan.name
+        self.queue = comm.handle
+        self._plan, self._buffer, self._comm, self._pool = plan, buffer, comm, pool
+        self._reduce = buffer.reducer(reduction)
+        self._divide = reduction is Reduction.AVG
+        self._requests: list[MPI.Request] = []
+        self._owners: list[tuple[_Lane, int]] = []  # the lane and step of each request
+        self._lanes = [
+            _Lane(color, slot, first_tag + color * plan.window + slot)
+            for color in range(len(plan.colors))
+            for slot in range(plan.window)
+            if plan.colors[color]
+        ]
+        self._running = len(self._lanes)
+
+    def start(self) -> None:
+        """Begin the first step of every lane."""
+        for lane in self._lanes:
+            self._enter(lane)
+            self._advance(lane)
+
+    def progress(self) -> bool:
+        """Collect what is complete and move the lanes concerned."""
+        if self._requests:
+            done = MPI.Request.Testsome(self._requests)
+            if done:
+                self.moved += 1
+                self._collect(done)
+        if self._running:
+            return False
+        if self._divide:
+            self._buffer.divide(self._comm.Get_size())
+        return True
+
+    def _collect(self, done: list[int]) -> None:
+        ready: list[_Lane] = []
+        for index in done:
+            lane, step = self._owners[index]
+            if step == lane.step:
+                lane.open -= 1
+                if lane.open == 0:
+                    ready.append(lane)
+            else:
+                lane.open_early -= 1
+        for index in sorted(done, reverse=True):  # close the gaps with the last entries
+            self._requests[index] = self._requests[-1]
+            self._owners[index] = self._owners[-1]
+            self._requests.pop()
+            self._owners.pop()
+        for lane in ready:
+            self._advance(lane)
+
+    def _advance(self, lane: _Lane) -> None:
+        """Go on from step to step, and segment to segment, until something must be waited for."""
+        steps = self._plan.colors[lane.color]
+        while lane.open == 0:
+            for start, stop, area in lane.arrivals:
+                mine = self._buffer.elements(start, stop)
+                self._reduce(mine, self._buffer.typed(area, stop - start), out=mine)
+                self._pool.give(area)
+            lane.arrivals = []
+            lane.step += 1
+            if lane.step == len(steps):
+                lane.step = 0
+                lane.segment += self._plan.window
+                if lane.segment >= self._plan.segments:
+                    self._running -= 1
+                    return
+            self._enter(lane)
+
+    def _enter(self, lane: _Lane) -> None:
+        """Post the messages of the lane's step, and early receives of the one after it."""
+        steps = self._plan.colors[lane.color]
+        step = steps[lane.step]
+        if lane.early_arrivals is None:
+            lane.open, lane.arrivals = self._post_receives(lane, step, lane.step)
+        else:
+            lane.open, lane.arrivals = lane.open_early, lane.early_arrivals
+        lane.open_early, lane.early_arrivals = 0, None
+        for move in step.sends:
+            start, stop = move.segment(lane.segment, self._plan.segments)
+            if stop > start:
+                view = self._buffer.window(start, stop)
+                self._track(self._comm.Isend([view, MPI.BYTE], move.peer, lane.tag), lane, lane.step)
+                lane.open += 1
+        if lane.step + 1 < len(steps) and steps[lane.step + 1].early:
+            after = steps[lane.step + 1]
+            lane.open_early, lane.early_arrivals = self._post_receives(lane, after, lane.step + 1)
+
+    def _post_receives(self, lane: _Lane, step: PlannedStep, number: int) -> tuple[int, list[_Arrival]]:
+        posted, arrivals = 0, []
+        for move in step.receives:
+            start, stop = move.segment(lane.segment, self._plan.segments)
+            if stop == start:
+                continue  # the sender knows too that there is nothing to send
+            view = self._buffer.window(start, stop)
+            if move.op is Op.REDUCE:
+                area = self._pool.take(view.size)
+                arrivals.append((start, stop, area))
+                view = area[: view.size]
+            self._track(self._comm.Irecv([view, MPI.BYTE], move.peer, lane.tag), lane, number)
+            posted += 1
+        return posted, arrivals
+
+    def _track(self, request: MPI.Request, lane: _Lane, step: int) -> None:
+        self._requests.append(request)
+        self._owners.append((lane, step))
+
+    def waiting_for(self) -> str:
+        """Name the steps that are not complete, and the peers they exchange messages with."""
+        lines: dict[str, set[int]] = {}
+        for lane, index in self._owners:
+            step = self._plan.colors[lane.color][index]
+            moves: tuple[Move, ...] = step.receives + step.sends
+            lines.setdefault(f"color {lane.color} step {step.number}", set()).update(m.peer for m in moves)
+        return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))

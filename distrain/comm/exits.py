@@ -1,0 +1,109 @@
+"""How a rank ends: an uncaught error on one rank ends the whole job, at once and non-zero.
+
+Without this the others would wait for the dead rank in their next collective, for ever.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NoReturn
+
+log = logging.getLogger(__name__)
+
+# MPI_Abort asks the launcher to kill the job; if it does not within so long, this process ends itself.
+LAST_RESORT_SECONDS = 5.0
+
+
+class _State:
+    name = ""
+    installed = False
+    exit_code = 0  # of a sys.exit() that may be on its way; see `_exit`
+    hook = sys.excepthook
+    exit = sys.exit
+
+
+def install(name: str) -> None:
+    """Make uncaught exceptions, Ctrl-C and ``sys.exit(n)`` of this process end the whole job.
+
+    Args:
+        name: who this is, printed before the traceback: ``"rank 3 on node7"``.
+    """
+    _State.name = name
+    if not _State.installed:
+        _State.installed = True
+        _State.hook, _State.exit = sys.excepthook, sys.exit
+        sys.excepthook = _on_exception
+        sys.exit = _exit
+
+
+def uninstall() -> None:
+    """Give Python's own behaviour back."""
+    if _State.installed:
+        _State.installed = False
+        sys.excepthook, sys.exit = _State.hook, _State.exit
+        _State.exit_code = 0
+
+
+def end_job(code: int) -> NoReturn:
+    """End all ranks of the job with this exit code. Any thread may call it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # This watchdog is a plain C thread: it fires even if MPI_Abort hangs with the GIL held.
+    faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True)
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.COMM_WORLD.Abort(code)
+    os._exit(code)
+
+
+def forget_exit() -> None:
+    """The program goes on after a ``sys.exit()`` that somebody caught."""
+    _State.exit_code = 0
+
+
+def at_exit() -> None:
+    """Called when Python ends: a rank that ends with ``sys.exit(n)`` takes the job with it."""
+    if _State.installed and _State.exit_code:
+        log.error("%s: ended with exit code %d; ending the job", _State.name, _State.exit_code)
+        end_job(_State.exit_code)
+
+
+def exit_code_of(value: Any) -> int:
+    """Return the exit code that Python gives ``SystemExit(value)``."""
+    if value is None:
+        return 0
+    return value & 0xFF if isinstance(value, int) else 1
+
+
+def _exit(value: Any = None) -> NoReturn:
+    # Python does not tell its atexit handlers the exit code, so it is noted here. If the
+    # SystemExit is caught and the program communicates again, `forget_exit` takes it back.
+    _State.exit_code = exit_code_of(value)
+    raise SystemExit(value)
+
+
+@contextmanager
+def job_guard() -> Iterator[None]:
+    """Around a program's main function: also a bare ``raise SystemExit(n)`` ends the job, with code n."""
+    try:
+        yield
+    except SystemExit as error:
+        code = exit_code_of(error.code)
+        if code and _State.installed:
+            end_job(code)
+        raise
+
+
+def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    code = 130 if issubclass(kind, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
+    lines = traceback.format_exception(kind, error, trace)
+    sys.stderr.write(f"\n{_State.name} ends the job:\n" + "".join(lines))
+    end_job(code)

@@ -1,0 +1,201 @@
+"""What all collectives of the torch backend share: identity, submission, coalescing, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distrain.comm.buffers import Reduction, byte_view
+from distrain.comm.device import HostSide
+from distrain.comm.exchange import Message, MessageOperation
+from distrain.comm.operation import Operation
+from distrain.comm.wire import Wire
+from distrain.comm.work import DistrainWork
+from distrain.errors import UsageError
+
+BACKEND = "distrain"
+
+_REDUCTIONS = {
+    "SUM": Reduction.SUM,
+    "AVG": Reduction.AVG,
+    "PRODUCT": Reduction.PROD,
+    "MIN": Reduction.MIN,
+    "MAX": Reduction.MAX,
+    "BAND": Reduction.BAND,
+    "BOR": Reduction.BOR,
+    "BXOR": Reduction.BXOR,
+}
+
+
+def reduction_of(options: Any) -> Reduction:
+    """Return the Reduction that torch's options name; a sum if there are none.
+
+    Raises:
+        UsageError: the op exists for other backends only (PREMUL_SUM).
+    """
+    op = dist.ReduceOp.SUM if options is None else getattr(options, "reduceOp", options)
+    for name, reduction in _REDUCTIONS.items():
+        if op == getattr(dist.ReduceOp, name):
+            return reduction
+    raise UsageError("reduce", f"op={op} is unknown to backend {BACKEND!r}", "use SUM and scale the tensor")
+
+
+def as_list(tensors: Any) -> list[torch.Tensor]:
+    """Return a list of tensors from one tensor or several (torch has both forms of most calls)."""
+    return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+
+
+def only(tensors: Any) -> torch.Tensor:
+    """Return the single tensor of a call; the lists of several are a relic of one process, many GPUs.
+
+    Raises:
+        UsageError: there is not exactly one.
+    """
+    found = as_list(tensors)
+    if len(found) != 1:
+        raise UsageError("collective", f"{len(found)} tensors were given", "pass one tensor per rank")
+    return found[0]
+
+
+def only_list(lists: Any) -> list[torch.Tensor]:
+    """Return the single list of tensors, given bare or wrapped in a list."""
+    found = list(lists)
+    if len(found) == 1 and not isinstance(found[0], torch.Tensor):
+        return list(found[0])
+    return found
+
+
+def pack(sources: Sequence[torch.Tensor], flat: torch.Tensor) -> None:
+    """Copy tensors one after the other into ``flat: [sum of their elements]``."""
+    begin = 0
+    for source in sources:
+        flat[begin : begin + source.numel()].copy_(source.reshape(-1))
+        begin += source.numel()
+
+
+def unpack(flat: torch.Tensor, targets: Sequence[torch.Tensor]) -> None:
+    """Copy ``flat: [sum of their elements]`` into contiguous tensors, one after the other."""
+    begin = 0
+    for target in targets:
+        target.view(-1).copy_(flat[begin : begin + target.numel()])
+        begin += target.numel()
+
+
+class GroupBase(dist.ProcessGroup):
+    """One group of ranks, without its collectives.
+
+    Args:
+        wire: the group's communicator.
+        timeout: how long point to point may take before the job is ended.
+    """
+
+    supports_splitting = False
+    supports_coalescing = False
+    supports_time_estimate = False
+
+    def __init__(self, wire: Wire, timeout: timedelta) -> None:
+        super().__init__(wire.rank, wire.size)  # type: ignore[call-arg]  # a form that the stub lacks
+        self._wire = wire
+        self._timeout_seconds = timeout.total_seconds()
+        self._coalescing: list[DistrainWork] | None = None
+
+    def getBackendName(self) -> str:
+        """Name of the backend, as torch's C++ side asks for it."""
+        return BACKEND
+
+    def name(self) -> str:
+        """Name of the backend."""
+        return BACKEND
+
+    @property
+    def _device_types(self) -> list[torch.device]:
+        kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        return [torch.device(kind) for kind in kinds]
+
+    def _get_backend(self, device: torch.device) -> Any:
+        return self
+
+    def shutdown(self) -> None:
+        """Free the group's communicator; all members call it."""
+        self._wire.close()
+
+    def _submit(
+        self,
+        host: HostSide,
+        operation: Operation,
+        tensors: Sequence[torch.Tensor],
+        before: Callable[[], Any] | None = None,
+        after: Callable[[], Any] | None = None,
+    ) -> DistrainWork:
+        """Hand an operation to the engine.
+
+        Args:
+            host: where the bytes are; says when they are there, and takes the results back.
+            operation: what to do.
+            tensors: the results.
+            before: fills the operation's memory from the host side, just before the start.
+            after: the reverse, at the end.
+        """
+
+        def complete() -> None:
+            if after is not None:
+                after()
+            host.finish()
+
+        operation.is_ready = host.is_ready  # type: ignore[method-assign]
+        operation.before, operation.after = before, complete
+        engine = self._wire.engine
+        work = DistrainWork(engine, [engine.submit(operation)], tensors)
+        if self._coalescing is not None:
+            self._coalescing.append(work)
+        return work
+
+    def _join(self, works: Sequence[DistrainWork]) -> DistrainWork:
+        return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works)
+
+    def _start_coalescing(self, device: torch.device) -> None:
+        self._coalescing = []
+
+    def _end_coalescing(self, device: torch.device) -> DistrainWork:
+        works, self._coalescing = self._coalescing or [], None
+        return self._join(works)
+
+    def _check_parts(self, kind: str, parts: Sequence[torch.Tensor]) -> None:
+        if len(parts) != self.size():
+            raise UsageError(
+                kind, f"{len(parts)} tensors for {self.size()} ranks", "pass one tensor for each rank"
+            )
+
+    def _check_multiple(self, kind: str, whole: torch.Tensor, part: torch.Tensor) -> None:
+        if whole.numel() != part.numel() * self.size():
+            raise UsageError(
+                kind,
+                f"{whole.numel()} elements are not {self.size()} (ranks) times {part.numel()}",
+                "make the larger tensor world_size times as large as the other",
+            )
+        if whole.dtype != part.dtype:
+            raise UsageError(kind, f"types {whole.dtype} and {part.dtype} differ", "use one type")
+
+    def _messages(
+        self,
+        host: HostSide,
+        kind: str,
+        leaving: dict[int, torch.Tensor],
+        arriving: dict[int, torch.Tensor],
+        results: Sequence[torch.Tensor],
+    ) -> DistrainWork:
+        """Exchange tensors, one with each rank named; what stays here is copied."""
+        me = self.rank()
+        sends = [Message(rank, byte_view(t)) for rank, t in leaving.items() if rank != me]
+        receives = [Message(rank, byte_view(t)) for rank, t in arriving.items() if rank != me]
+        operation = MessageOperation(kind, self._wire.comm, self._wire.tags.take(1), sends, receives)
+
+        def before() -> None:
+            if me in arriving:
+                arriving[me].copy_(leaving[me].view(arriving[me].shape))
+
+        return self._submit(host, operation, results, before)

@@ -1,0 +1,182 @@
+"""Collectives that move bytes without combining them, point to point, and barriers."""
+
+# torch declares several overloads of each method; it calls those taken here.
+# mypy: disable-error-code="override, assignment"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from mpi4py import MPI
+
+from distrain.comm.buffers import byte_view
+from distrain.comm.device import HostSide
+from distrain.comm.exchange import (
+    PIECE_BYTES,
+    Message,
+    MessageOperation,
+    barrier_operation,
+    broadcast_operation,
+)
+from distrain.comm.group_base import as_list, only, only_list
+from distrain.comm.group_reductions import Reductions
+from distrain.comm.monitored import MonitoredBarrier
+from distrain.comm.work import DistrainWork
+from distrain.errors import UsageError
+
+
+class Moves(Reductions):
+    """broadcast, gather, scatter, all_to_all, send, recv, barrier."""
+
+    def broadcast(self, tensors: Any, opts: Any) -> DistrainWork:
+        """Copy each of the root's tensors to all ranks."""
+        return self._join([self._broadcast(tensor, opts.rootRank) for tensor in as_list(tensors)])
+
+    def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
+        host = HostSide()
+        data = host.read(tensor) if self.rank() == root else host.write(tensor)
+        return self._submit(host, broadcast_operation(self._wire.comm, byte_view(data), root), [tensor])
+
+    def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
+        """Copy the input of rank r to the r-th output of the root."""
+        source, root, host = only(inputs), opts.rootRank, HostSide()
+        own = host.read(source)
+        if self.rank() != root:
+            return self._messages(host, "gather", {root: own}, {}, [])
+        targets = only_list(outputs)
+        self._check_parts("gather", targets)
+        arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
+        return self._messages(host, "gather", {root: own}, arriving, targets)
+
+    def scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
+        """Copy the root's r-th input to the output of rank r."""
+        target, root, host = only(outputs), opts.rootRank, HostSide()
+        arriving = {root: host.write(target)}
+        if self.rank() != root:
+            return self._messages(host, "scatter", {}, arriving, [target])
+        sources = only_list(inputs)
+        self._check_parts("scatter", sources)
+        leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
+        return self._messages(host, "scatter", leaving, arriving, [target])
+
+    def alltoall(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Copy input d of rank s to output s of rank d. The sizes may differ."""
+        targets, sources, host = only_list(outputs), only_list(inputs), HostSide()
+        self._check_parts("all_to_all outputs", targets)
+        self._check_parts("all_to_all inputs", sources)
+        leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
+        arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
+        return self._messages(host, "all_to_all", leaving, arriving, targets)
+
+    def all_to_all_single(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_splits: Sequence[int] | None = None,
+        input_splits: Sequence[int] | None = None,
+        opts: Any = None,
+    ) -> DistrainWork:
+        """Send the d-th slice of the input (along its first dimension) to rank d.
+
+        Args:
+            output: receives the slices of ranks 0, 1, ... one after the other.
+            input: the slices for ranks 0, 1, ... one after the other.
+            output_splits: rows from each rank; empty: equal parts.
+            input_splits: rows for each rank; empty: equal parts.
+            opts: torch's options.
+        """
+        host = HostSide()
+        own, result = host.read(input), host.write(output)
+        leaving = self._slices("all_to_all input", own, input_splits)
+        arriving = self._slices("all_to_all output", result, output_splits)
+        return self._messages(host, "all_to_all", leaving, arriving, [output])
+
+    alltoall_base = all_to_all_single
+
+    def _slices(
+        self, what: str, tensor: torch.Tensor, splits: Sequence[int] | None
+    ) -> dict[int, torch.Tensor]:
+        rows = tensor.shape[0] if tensor.dim() else 1
+        if not splits:
+            if rows % self.size():
+                raise UsageError(
+                    what, f"{rows} rows do not divide by {self.size()} ranks", "pass split sizes, or pad"
+                )
+            splits = [rows // self.size()] * self.size()
+        if len(splits) != self.size() or sum(splits) != rows:
+            raise UsageError(
+                what,
+                f"splits={list(splits)} do not cut {rows} rows for {self.size()} ranks",
+                "pass one count a rank, which together are all rows",
+            )
+        return dict(enumerate(tensor.split(list(splits))))
+
+    # Point to point
+
+    def send(self, tensors: Any, dst: int, tag: int = 0) -> DistrainWork:
+        """Send a tensor to rank `dst` of the group."""
+        tensor, host = only(tensors), HostSide()
+        message = Message(dst, byte_view(host.read(tensor)))
+        return self._point_to_point(host, "send", tensor, tag, sends=[message])
+
+    def recv(self, tensors: Any, src: int, tag: int = 0) -> DistrainWork:
+        """Receive a tensor from rank `src` of the group."""
+        tensor, host = only(tensors), HostSide()
+        message = Message(src, byte_view(host.write(tensor)))
+        return self._point_to_point(host, "recv", tensor, tag, receives=[message])
+
+    def recv_anysource(self, tensors: Any, tag: int = 0) -> DistrainWork:
+        """Receive a tensor from whoever sends; `source_rank` of the work tells who did."""
+        tensor, host = only(tensors), HostSide()
+        data = byte_view(host.write(tensor))
+        if data.size > PIECE_BYTES:
+            raise UsageError(
+                "recv from any rank",
+                f"{data.size} bytes come in several messages, perhaps of several senders",
+                "name the source, or send less than 1 GiB",
+            )
+        return self._point_to_point(host, "recv", tensor, tag, receives=[Message(MPI.ANY_SOURCE, data)])
+
+    def _point_to_point(
+        self,
+        host: HostSide,
+        kind: str,
+        tensor: torch.Tensor,
+        tag: int,
+        sends: Sequence[Message] = (),
+        receives: Sequence[Message] = (),
+    ) -> DistrainWork:
+        if not 0 <= tag < self._wire.user_tags:
+            raise UsageError(
+                kind, f"tag={tag} is not in 0 ... {self._wire.user_tags - 1}", "use a smaller tag"
+            )
+        operation = MessageOperation(
+            kind,
+            self._wire.comm,
+            self._wire.first_user_tag + tag,
+            sends,
+            receives,
+            ordered=False,
+            patience_seconds=self._timeout_seconds,
+        )
+        return self._submit(host, operation, [tensor])
+
+    # Barriers
+
+    def barrier(self, opts: Any = None) -> DistrainWork:
+        """Complete once every rank has called it."""
+        return self._submit(HostSide(), barrier_operation(self._wire.comm), [])
+
+    def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
+        """Block until every rank has called it; name the ranks that do not come in time.
+
+        Raises:
+            CommError: a rank is missing.
+        """
+        seconds = (timeout or timedelta(0)).total_seconds() or self._timeout_seconds
+        operation = MonitoredBarrier(self._wire.comm, self._wire.tags.take(1), seconds, wait_all_ranks)
+        self._submit(HostSide(), operation, []).wait()
+        operation.raise_if_missing()

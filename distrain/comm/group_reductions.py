@@ -1,0 +1,155 @@
+"""Collectives that combine: all run Schedules."""
+
+# torch declares several overloads of each method; it calls those taken here.
+# mypy: disable-error-code="override, assignment"
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
+from distrain.comm.device import HostSide
+from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
+from distrain.comm.work import DistrainWork
+from distrain.schedule.ir import Collective
+from distrain.world import split
+
+
+class Reductions(GroupBase):
+    """allreduce, reduce, reduce_scatter; and all_gather, which is the half of a Schedule that copies."""
+
+    def allreduce(self, tensors: Any, opts: Any = None) -> DistrainWork:
+        """Combine each tensor over all ranks, in place."""
+        reduction = reduction_of(opts)
+        return self._join([self._allreduce(tensor, reduction) for tensor in as_list(tensors)])
+
+    allreduce_coalesced = allreduce
+
+    def _allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+        host = HostSide()
+        buffer = FlatBuffer(host.update(tensor))
+        return self._submit(host, self._wire.reduction(buffer, reduction), [tensor])
+
+    def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
+        """Combine over all ranks; only the root's tensor changes."""
+        tensor, host = only(tensors), HostSide()
+        source = host.read(tensor)
+        scratch = torch.empty_like(source)
+        result = host.write(tensor) if self.rank() == opts.rootRank else None
+        operation = self._wire.reduction(FlatBuffer(scratch), reduction_of(opts), kind="reduce")
+
+        def after() -> None:
+            if result is not None:
+                result.copy_(scratch)
+
+        return self._submit(host, operation, [tensor], lambda: scratch.copy_(source), after)
+
+    def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Combine the r-th input of all ranks into the output of rank r. The parts may differ in size."""
+        output, parts, host = only(outputs), only_list(inputs), HostSide()
+        self._check_parts("reduce_scatter", parts)
+        return self._reduce_parts(host, parts, output, opts)
+
+    def reduce_scatter_single(
+        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
+    ) -> DistrainWork:
+        """Combine the r-th part of the input of all ranks into the output of rank r.
+
+        Args:
+            output: n elements.
+            input: world_size * n elements.
+            opts: names the reduction.
+        """
+        self._check_multiple("reduce_scatter", input, output)
+        return self._reduce_parts(HostSide(), [input], output, opts)
+
+    _reduce_scatter_base = reduce_scatter_single
+
+    def reduce_scatter_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Several `reduce_scatter_single`."""
+        pairs = zip(outputs, inputs, strict=True)
+        return self._join([self.reduce_scatter_single(o, i, opts) for o, i in pairs])
+
+    reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
+
+    def _reduce_parts(
+        self, host: HostSide, inputs: Sequence[torch.Tensor], output: torch.Tensor, opts: Any
+    ) -> DistrainWork:
+        sources, result = [host.read(part) for part in inputs], host.write(output)
+        scratch = torch.empty(sum(source.numel() for source in sources), dtype=output.dtype)
+        sizes = [source.numel() for source in sources] if len(sources) == self.size() else None
+        even = sizes is None or len(set(sizes)) == 1
+        # A Schedule's parts are equal; of unequal ones everybody gets the whole.
+        collective = Collective.REDUCE_SCATTER if even else Collective.ALLREDUCE
+        first = split(scratch.numel(), self.size())[self.rank()].start
+        if sizes is not None:
+            first = sum(sizes[: self.rank()])
+        mine = scratch[first : first + output.numel()]
+        operation = self._wire.reduction(
+            FlatBuffer(scratch), reduction_of(opts), collective, kind="reduce_scatter"
+        )
+        after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
+        return self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
+
+    def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Copy the input of rank r to the r-th output of all ranks. The sizes may differ between ranks."""
+        parts, source = only_list(outputs), only(inputs)
+        self._check_parts("all_gather", parts)
+        if len({part.numel() for part in parts}) > 1:
+            return self._uneven_allgather(parts, source)
+        host = HostSide()
+        own, results = host.read(source), [host.write(part) for part in parts]
+        whole = torch.empty(source.numel() * self.size(), dtype=source.dtype)
+        return self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
+
+    def _uneven_allgather(self, parts: Sequence[torch.Tensor], source: torch.Tensor) -> DistrainWork:
+        host = HostSide()
+        own = host.read(source)
+        leaving = dict.fromkeys(range(self.size()), own)
+        arriving = {rank: host.write(part) for rank, part in enumerate(parts)}
+        return self._messages(host, "all_gather", leaving, arriving, parts)
+
+    def all_gather_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> DistrainWork:
+        """Copy the input of rank r to the r-th part of the output of all ranks.
+
+        Args:
+            output: world_size * n elements.
+            input: n elements.
+            opts: torch's options.
+        """
+        self._check_multiple("all_gather", output, input)
+        host = HostSide()
+        own, whole = host.read(input), host.write(output)
+        return self._gather_parts(host, own, whole, [output])
+
+    _allgather_base = all_gather_single
+
+    def all_gather_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Several `all_gather_single`."""
+        return self._join([self.all_gather_single(o, i) for o, i in zip(outputs, inputs, strict=True)])
+
+    allgather_into_tensor_coalesced = all_gather_single_coalesced
+
+    def allgather_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+        """Several `allgather`: ``outputs[rank][i]`` receives input i of that rank."""
+        columns = zip(*outputs, strict=True)
+        return self._join([self.allgather([list(o)], [i]) for o, i in zip(columns, inputs, strict=True)])
+
+    def _gather_parts(
+        self,
+        host: HostSide,
+        own: torch.Tensor,
+        whole: torch.Tensor,
+        results: Sequence[torch.Tensor],
+        after: Callable[[], Any] | None = None,
+    ) -> DistrainWork:
+        data = torch.from_numpy(byte_view(whole))
+        mine = torch.from_numpy(byte_view(own))
+        place = data[self.rank() * mine.numel() : (self.rank() + 1) * mine.numel()]
+        operation = self._wire.reduction(
+            FlatBuffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather"
+        )
+        return self._submit(host, operation, results, lambda: place.copy_(mine), after)

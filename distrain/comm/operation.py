@@ -1,0 +1,144 @@
+"""What the engine runs: an Operation, and the Completion that its submitter holds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from enum import IntEnum
+from typing import Any
+
+
+class Priority(IntEnum):
+    """Who goes first when several operations could move; lower is sooner."""
+
+    GRADIENT = 0
+    BULK = 1
+
+
+class Operation:
+    """A piece of communication that a thread drives by calling it again and again.
+
+    Operations of one `queue` start in the order of submission, at most `concurrency` of them
+    at a time; those of different queues are independent. Since every rank submits the
+    collectives of one communicator in the same order, they also start in the same order.
+
+    Attributes:
+        kind: what it is, for people: ``"allreduce"``.
+        size_bytes: bytes of this rank's payload.
+        algorithm: name of the Schedule, or what else moves the bytes.
+        queue: the ordering key, usually the communicator's handle.
+        concurrency: how many of this queue may be in flight; None for no limit.
+        moved: grows when something was achieved; the engine sleeps while nothing moves.
+        patience_seconds: after so long the job is ended; None for the engine's own limit.
+        is_ready: False while the payload is still being computed; those behind it wait too.
+        before: called in the engine thread just before `start`, e.g. to fill a send buffer.
+        after: called in the engine thread when complete, e.g. to copy a result out.
+    """
+
+    kind = "operation"
+    size_bytes = 0
+    algorithm = ""
+    queue: Hashable = None
+    concurrency: int | None = 4
+    moved = 0
+    patience_seconds: float | None = None
+    before: Callable[[], Any] | None = None
+    after: Callable[[], Any] | None = None
+
+    def is_ready(self) -> bool:
+        """Return False while the payload is still being computed; later ones of its queue wait too."""
+        return True
+
+    def start(self) -> None:
+        """Put the first messages on their way. Runs in the engine thread, once."""
+        raise TypeError(f"{type(self).__name__} does not say how it starts")
+
+    def progress(self) -> bool:
+        """Move on without blocking; return True once complete. Runs in the engine thread."""
+        raise TypeError(f"{type(self).__name__} does not say how it progresses")
+
+    def waiting_for(self) -> str:
+        """Say in words which peers and steps are missing; used by the stall report."""
+        return "nothing that it could name"
+
+
+class Completion:
+    """The submitter's end of an Operation: wait, look, or be called."""
+
+    def __init__(self, operation: Operation, number: int) -> None:
+        self.operation = operation
+        self.number = number
+        self.submitted = time.perf_counter()
+        self.started: float | None = None
+        self.reported = False
+        self.exception: BaseException | None = None
+        self._done = threading.Event()
+        self._callbacks: list[Callable[[Completion], Any]] = []
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        op = self.operation
+        via = f" by {op.algorithm}" if op.algorithm else ""
+        return f"{op.kind} number {self.number} of {op.size_bytes} bytes{via}"
+
+    @property
+    def is_done(self) -> bool:
+        """True once the operation is complete or has failed."""
+        return self._done.is_set()
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Block until done. Return False if the timeout passed first.
+
+        Raises:
+            BaseException: what ended the operation, as it was raised in the engine thread.
+        """
+        if not self._done.wait(timeout_seconds):
+            return False
+        if self.exception is not None:
+            raise self.exception
+        return True
+
+    def call_when_done(self, function: Callable[[Completion], Any]) -> None:
+        """Call ``function(self)`` in the engine thread on completion, or now if done already."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(function)
+                return
+        function(self)
+
+    def finish(self, exception: BaseException | None = None) -> None:
+        """Run the callbacks, then mark as done. Engine only."""
+        self.exception = exception
+        while True:
+            with self._lock:
+                callbacks, self._callbacks = self._callbacks, []
+                if not callbacks:
+                    self._done.set()
+                    return
+            for function in callbacks:
+                function(self)
+
+
+def when_all_done(completions: Sequence[Completion], function: Callable[[BaseException | None], Any]) -> None:
+    """Call ``function(first exception or None)`` once, when the last of the operations is done.
+
+    It runs in the engine thread, or in the caller's if all are done already.
+    """
+    lock = threading.Lock()
+    remaining = len(completions)
+    failure: BaseException | None = None
+    if not completions:
+        function(None)
+
+    def one_done(completion: Completion) -> None:
+        nonlocal remaining, failure
+        with lock:
+            remaining -= 1
+            failure = failure or completion.exception
+            last = remaining == 0
+        if last:
+            function(failure)
+
+    for completion in completions:
+        completion.call_when_done(one_done)

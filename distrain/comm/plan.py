@@ -1,0 +1,113 @@
+"""A Schedule made concrete: one rank, one payload size, byte limits applied.
+
+Nothing here depends on the data, so the plan of a gradient bucket is made once and used every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distrain.schedule.ir import Op, Program, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One message of a step: elements ``[start, stop)`` of the slot, all segments together."""
+
+    peer: int
+    op: Op | None  # None: a send
+    start: int
+    stop: int
+
+    def segment(self, number: int, segments: int) -> tuple[int, int]:
+        """Return the element range of one segment of this slot; lengths differ by at most one."""
+        length = self.stop - self.start
+        return self.start + length * number // segments, self.start + length * (number + 1) // segments
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What one rank does in one step of one color.
+
+    Attributes:
+        number: the step's number in the Schedule.
+        receives: in the order in which they are reduced.
+        sends: in the order in which the receivers expect them.
+        early: the receives may be posted while the step before is still running.
+    """
+
+    number: int
+    receives: tuple[Move, ...]
+    sends: tuple[Move, ...]
+    early: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One rank's work for one payload.
+
+    Attributes:
+        name: the Schedule's name.
+        colors: for each color its steps.
+        segments: into how many segments every slot is cut; the same number on all ranks.
+        window: segments of one color that may be in flight together.
+    """
+
+    name: str
+    colors: tuple[tuple[PlannedStep, ...], ...]
+    segments: int
+    window: int
+
+    @property
+    def lanes(self) -> int:
+        """Number of independent streams of messages, each with its own tag."""
+        return len(self.colors) * self.window
+
+
+def _overlap(a: Move, b: Move) -> bool:
+    return a.start < b.stop and b.start < a.stop
+
+
+def _early(step: tuple[tuple[Move, ...], tuple[Move, ...]], before: tuple[Move, ...]) -> bool:
+    """A copy may land early only where the running step neither reads nor writes.
+
+    What reduces lands in a staging area first and so may always come early.
+    """
+    receives = step[0]
+    return not any(r.op is Op.COPY and _overlap(r, move) for r in receives for move in before)
+
+
+def _steps(program: Program, color: int, schedule: Schedule, count: int) -> tuple[PlannedStep, ...]:
+    planned: list[PlannedStep] = []
+    before: tuple[Move, ...] = ()
+    for instructions in program.colors[color]:
+        receives: list[Move] = []
+        sends: list[Move] = []
+        for instruction in instructions:
+            span = schedule.span(color, instruction.chunk, count)
+            move = Move(instruction.peer, instruction.op, span.start, span.stop)
+            (sends if instruction.is_send else receives).append(move)
+        step = (tuple(receives), tuple(sends))
+        planned.append(PlannedStep(instructions[0].step, *step, early=_early(step, before)))
+        before = step[0] + step[1]
+    return tuple(planned)
+
+
+def make_plan(
+    schedule: Schedule, rank: int, count: int, itemsize: int, segment_bytes: int, window: int
+) -> Plan:
+    """Return what `rank` does for a payload of `count` elements.
+
+    Args:
+        schedule: the algorithm; its `world_size` contains `rank`.
+        rank: this rank in the communicator.
+        count: elements of the whole payload, equal on all ranks.
+        itemsize: bytes of an element.
+        segment_bytes: longest message; slots are cut into equally many segments below it.
+        window: segments of one color in flight together, at least 1.
+    """
+    program = schedule.program(rank)
+    longest = -(-count // (schedule.chunks * schedule.colors))  # elements of the longest slot
+    segments = max(1, -(-longest * itemsize // segment_bytes))
+    colors = tuple(_steps(program, color, schedule, count) for color in range(schedule.colors))
+    return Plan(schedule.name, colors, segments, min(window, segments))

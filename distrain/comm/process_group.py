@@ -1,0 +1,60 @@
+"""The torch.distributed backend "distrain".
+
+torch calls a Python ProcessGroup by the method names of its base classes here, some of which
+have an older and a newer form; from C++ (DDP, functional collectives) it reaches those that
+torch's trampoline knows. Each method turns tensors into bytes, builds an Operation and hands
+it to the engine.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch.distributed as dist
+
+from distrain.comm import runtime
+from distrain.comm.group_base import BACKEND
+from distrain.comm.group_moves import Moves
+from distrain.comm.wire import Wire
+
+
+class DistrainProcessGroup(Moves):
+    """A group of ranks with all collectives of torch.distributed."""
+
+
+def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGroup:
+    """Make the group that torch asks for; called on its members only.
+
+    Args:
+        options: torch's `_DistributedBackendOptions`.
+        backend_options: not used.
+    """
+    state = runtime.start()
+    members = list(options.global_ranks_in_group) or list(range(state.world.size))
+    # A tag of its own lets a rank take part in the creation of several groups at once.
+    tag = zlib.crc32(str(options.group_id).encode()) & 0x7FFF
+    comm = state.comm
+
+    def communicator() -> Any:
+        if len(members) == comm.Get_size():
+            return comm.Dup()
+        group = comm.Get_group()
+        chosen = group.Incl(members)
+        try:
+            return comm.Create_group(chosen, tag)
+        finally:
+            chosen.Free()
+            group.Free()
+
+    world = state.world
+    numbers = {name: number for number, name in enumerate(world.node_names)}
+    nodes = tuple(numbers[world.hosts[rank]] for rank in members)
+    wire = Wire(state.engine.call(communicator), state.engine, state.settings, nodes)
+    return DistrainProcessGroup(wire, options.timeout)
+
+
+def register() -> None:
+    """Make the backend known to torch.distributed; a second call changes nothing."""
+    if BACKEND.upper() not in dist.Backend._plugins:
+        dist.Backend.register_backend(BACKEND, create_group, extended_api=True, devices=["cpu", "cuda"])

@@ -1,0 +1,90 @@
+"""What exists once per process: the world, the engine, the settings."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distrain.comm import exits, mpi
+from distrain.comm.engine import Engine
+from distrain.comm.settings import CommSettings
+from distrain.errors import UsageError
+from distrain.world import World
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass
+class Runtime:
+    """A started communication layer.
+
+    Attributes:
+        settings: how gradients travel.
+        comm: COMM_WORLD; only the engine thread may use it.
+        world: this rank among the others.
+        engine: the thread that calls MPI.
+    """
+
+    settings: CommSettings
+    comm: MPI.Intracomm
+    world: World
+    engine: Engine
+
+
+_runtime: Runtime | None = None
+_lock = threading.Lock()
+
+
+def start(settings: CommSettings | None = None) -> Runtime:
+    """Start MPI and the engine, or return what is already started.
+
+    Raises:
+        LaunchError: the world is not the one that was launched, or MPI lacks thread support.
+        UsageError: it is already started with other settings.
+    """
+    global _runtime
+    with _lock:
+        if _runtime is None:
+            comm = mpi.initialize()
+            chosen = settings or CommSettings()
+            world = mpi.discover_world(comm)
+            name = f"rank {world.rank} on {world.hosts[world.rank]}"
+            exits.install(name)
+            engine = Engine(exits.end_job, chosen.stall_seconds, chosen.abort_seconds, name)
+            _runtime = Runtime(chosen, comm, world, engine)
+        elif settings is not None and settings != _runtime.settings:
+            raise UsageError(
+                "init_process_group",
+                "comm settings differ from those with which communication was started",
+                "call distrain.destroy_process_group() first",
+            )
+        return _runtime
+
+
+def current() -> Runtime:
+    """Return the started runtime.
+
+    Raises:
+        UsageError: nothing was started.
+    """
+    if _runtime is None:
+        raise UsageError(
+            "communication", "it is not started", "call distrain.init_process_group() before you use it"
+        )
+    return _runtime
+
+
+def is_started() -> bool:
+    """True between `start` and `stop`."""
+    return _runtime is not None
+
+
+def stop() -> None:
+    """Finish what is queued and stop the engine; MPI itself ends with the process."""
+    global _runtime
+    with _lock:
+        if _runtime is not None:
+            runtime, _runtime = _runtime, None
+            runtime.engine.close(runtime.settings.abort_seconds)

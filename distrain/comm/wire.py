@@ -1,0 +1,106 @@
+"""One communicator's collectives on bytes and elements: what the torch backend is made of.
+
+No torch here but the buffers: whoever wants to reduce an array over MPI through the engine
+uses a Wire.
+"""
+
+from __future__ import annotations
+
+from mpi4py import MPI
+
+from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.engine import Engine
+from distrain.comm.executor import ScheduleOperation
+from distrain.comm.plan import Plan, make_plan
+from distrain.comm.settings import CommSettings
+from distrain.errors import LaunchError
+from distrain.schedule.ir import Collective
+from distrain.schedule.registry import generate
+
+# The MPI standard promises tags up to here; most libraries allow more.
+SMALLEST_TAG_LIMIT = 32767
+# Segments of one color in flight: enough to keep a pipeline of a few steps full.
+WINDOW = 4
+# Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
+PLANS_KEPT = 256
+
+
+class Tags:
+    """Hands out ranges of tags, round and round.
+
+    Two operations that are in flight together must not share a tag. There are at least 16
+    times more tags than one operation can take, and at most four operations are in flight.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._next = 0
+
+    def take(self, count: int) -> int:
+        """Return the first of `count` consecutive tags; the same on all ranks that ask alike."""
+        if self._next + count > self._limit:
+            self._next = 0
+        first = self._next
+        self._next += count
+        return first
+
+
+class Wire:
+    """Collectives of one communicator.
+
+    Args:
+        comm: the group; freed by `close`. Its ranks are the group's ranks.
+        engine: the thread that runs it.
+        settings: algorithm, colors and segment size.
+        nodes: `nodes[r]` is the number of the node on which rank r of the group runs.
+    """
+
+    def __init__(
+        self, comm: MPI.Intracomm, engine: Engine, settings: CommSettings, nodes: tuple[int, ...]
+    ) -> None:
+        self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        limit = comm.Get_attr(MPI.TAG_UB)
+        if limit is None or limit < SMALLEST_TAG_LIMIT:
+            raise LaunchError("MPI", f"largest tag={limit} is below the standard's 32767", "use another MPI")
+        # The lower half belongs to collectives, the upper half to the user's send and recv.
+        self.first_user_tag = min(int(limit) // 2, 1 << 20)
+        self.user_tags = int(limit) - self.first_user_tag
+        self.tags = Tags(self.first_user_tag)
+        self.pool = StagingPool()
+        self._plans: dict[tuple[Collective, int, int], Plan] = {}
+
+    def reduction(
+        self,
+        buffer: FlatBuffer,
+        reduction: Reduction,
+        collective: Collective = Collective.ALLREDUCE,
+        kind: str = "allreduce",
+    ) -> ScheduleOperation:
+        """Return the operation that runs a Schedule on a payload in place.
+
+        To be called in the same order, with payloads of the same size, on all ranks of the group.
+        """
+        plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
+        first_tag = self.tags.take(lanes)
+        return ScheduleOperation(plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
+
+    def _plan(self, collective: Collective, count: int, itemsize: int) -> tuple[Plan, int]:
+        """Return this rank's plan, and the tags to take for it.
+
+        The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
+        about a size would from then on talk past each other without an error.
+        """
+        key = (collective, count, itemsize)
+        s = self.settings
+        schedule = generate(s.algorithm, self.size, s.colors, collective, self.nodes)
+        if key not in self._plans:
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = make_plan(schedule, self.rank, count, itemsize, s.segment_bytes, WINDOW)
+        return self._plans[key], schedule.colors * WINDOW
+
+    def close(self) -> None:
+        """Free the communicator. To be called by all ranks of the group, when all is complete."""
+        if self.comm != MPI.COMM_NULL:
+            self.engine.call(self.comm.Free)

@@ -1,0 +1,102 @@
+"""torch.distributed's view of a submitted operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from distrain.comm.device import Landing
+from distrain.comm.engine import Engine
+from distrain.comm.exchange import MessageOperation
+from distrain.comm.operation import Completion, when_all_done
+from distrain.errors import CommError
+
+
+class DistrainWork(dist.Work):
+    """Handle of one or more operations whose results are `tensors`.
+
+    `wait` blocks the calling thread until the results are there (for GPU tensors: until the
+    copies to the GPU are under way, and orders the caller's stream after them). The Future
+    completes from the engine thread, which is what lets DDP overlap.
+    """
+
+    def __init__(
+        self, engine: Engine, completions: Sequence[Completion], tensors: Sequence[torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self._engine, self._completions, self._tensors = engine, list(completions), list(tensors)
+        self._landing = Landing(tensors)
+        self._future: torch.futures.Future | None = None
+        when_all_done(self._completions, lambda _: self._landing.record())
+
+    @classmethod
+    def joined(cls, engine: Engine, works: Sequence[DistrainWork]) -> DistrainWork:
+        """Return one handle for several."""
+        completions = [completion for work in works for completion in work._completions]
+        return cls(engine, completions, [tensor for work in works for tensor in work._tensors])
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Block until all is done; zero or None waits for ever.
+
+        Raises:
+            CommError: not done within the timeout, or the communication failed.
+        """
+        seconds = timeout.total_seconds() if timeout else None
+        for completion in self._completions:
+            if not self._engine.wait(completion, seconds or None):
+                raise CommError(
+                    str(completion),
+                    f"is not complete after timeout={seconds:g} s",
+                    "look for a rank that did not call it, or allow more time",
+                )
+        self._landing.order_current_stream()
+        return True
+
+    def synchronize(self) -> None:
+        """Order the caller's stream after the results (GPU), or wait for them (CPU)."""
+        self.wait()
+
+    def is_completed(self) -> bool:
+        """True if done or failed; does not block."""
+        return all(completion.is_done for completion in self._completions)
+
+    def is_success(self) -> bool:
+        """True if done without an error; does not block."""
+        return self.is_completed() and self.exception() is None
+
+    def exception(self) -> BaseException | None:
+        """Return what ended it, None if nothing did (yet)."""
+        return next((c.exception for c in self._completions if c.is_done and c.exception), None)
+
+    def result(self) -> list[torch.Tensor]:
+        """Return the result tensors."""
+        return self._tensors
+
+    def source_rank(self) -> int:
+        """Return who sent, for a receive."""
+        operation = self._completions[0].operation
+        if not isinstance(operation, MessageOperation) or operation.source is None:
+            raise CommError(operation.kind, "has no source rank (yet)", "ask a completed receive")
+        return operation.source
+
+    def _source_rank(self) -> int:
+        return self.source_rank()
+
+    def get_future(self) -> torch.futures.Future:
+        """Return a Future of the list of result tensors."""
+        if self._future is None:
+            self._future = torch.futures.Future(devices=self._landing.devices)
+            for completion in self._completions:
+                self._engine.follow(completion)
+            when_all_done(self._completions, self._resolve)
+        return self._future
+
+    def _resolve(self, failure: BaseException | None) -> None:
+        assert self._future is not None
+        if failure is None:
+            self._landing.complete(self._future, self._tensors)
+        else:
+            self._future.set_exception(failure)
