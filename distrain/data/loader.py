@@ -89,13 +89,18 @@ class _Loader(ABC):
 
     @property
     def wait_seconds(self) -> float:
-        """How long the last batch kept the loop waiting, seconds."""
+        """How long batches have kept the loop waiting so far, seconds; it grows from step to step."""
         return self._pipeline.wait_seconds
 
     @property
     def bad_images(self) -> dict[int, str]:
         """Why, for each image index that this rank found undecodable and left out."""
         return self._assembler.bad_images
+
+    @property
+    def skipped_images(self) -> int:
+        """Number of images that this rank found undecodable so far."""
+        return len(self.bad_images)
 
     def close(self) -> None:
         """End the decoder threads. The store may be closed afterwards, not before."""

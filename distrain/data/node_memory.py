@@ -1,10 +1,9 @@
-"""Memory that all ranks of a node see, filled once.
+"""Memory that all ranks of a node see: an anonymous file in memory, one for all of them.
 
-It is an anonymous file in memory (``memfd_create``) that the node's first rank makes and the others
-open through ``/proc``. It has no name anywhere, so the kernel frees it when the last rank ends, in
-whatever way, and the size of ``/dev/shm`` (tiny in most containers) does not limit it. Where the
-ranks cannot open each other's files (hidden ``/proc``, not Linux) it is an MPI shared window, which
-does live in the shared-memory file system.
+The node's first rank makes it (``memfd_create``) and the others open it through ``/proc``. It has no
+name anywhere, so the kernel frees it when the last rank ends, in whatever way, and the size of
+``/dev/shm`` (tiny in most containers) does not limit it. It needs Linux and ranks that may see each
+other in ``/proc``.
 """
 
 from __future__ import annotations
@@ -12,57 +11,32 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-import numpy as np
-
-from distrain.data.room import shm_free_bytes
-from distrain.errors import CommError, ConfigError, DistrainError
-from distrain.units import format_bytes
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from distrain.errors import DistrainError
 
 log = logging.getLogger("distrain.data")
 
 
-class NodeMemory:
-    """Bytes that the ranks of one node share.
+class Ranks(Protocol):
+    """What is used here of an MPI communicator."""
 
-    Attributes:
-        view: writable; all ranks see what any of them writes, ordered by a barrier.
-    """
+    @property
+    def rank(self) -> int:
+        """Number of this rank."""
 
-    def __init__(self, view: memoryview, window: MPI.Win | None = None) -> None:
-        self.view = view
-        self._window = window
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
 
-    def close(self) -> None:
-        """Let go of the memory; collective over the node.
+    def bcast(self, obj: Any, root: int = 0) -> Any:
+        """Give the object of the root to all."""
 
-        An anonymous file is unmapped when its last view dies. An MPI window is freed at once: views
-        of it must not be used any more.
-        """
-        self.view = memoryview(b"")
-        if self._window is not None:
-            self._window.Free()
-            self._window = None
+    def allgather(self, sendobj: Any) -> list[Any]:
+        """Give the objects of all to all."""
 
 
-def allocate(node_comm: MPI.Comm | None, size: int) -> NodeMemory:
-    """Allocate ``size`` bytes (at least one), once for all ranks of ``node_comm``. Collective.
-
-    Raises:
-        ConfigError: neither way works; on all ranks or none.
-    """
-    size = max(size, 1)
-    if node_comm is None or node_comm.size == 1:
-        return NodeMemory(memoryview(mmap.mmap(-1, size)))
-    shared = _memfd(node_comm, size)
-    return shared if shared is not None else _window(node_comm, size)
-
-
-def agree(comm: MPI.Comm | None, error: DistrainError | None) -> None:
+def agree(comm: Ranks | None, error: DistrainError | None) -> None:
     """Raise on all ranks of ``comm`` if any rank brings an error: that of the lowest such rank.
 
     To be called before a collective that a failed rank would not reach.
@@ -73,8 +47,19 @@ def agree(comm: MPI.Comm | None, error: DistrainError | None) -> None:
             raise found
 
 
-def _memfd(comm: MPI.Comm, size: int) -> NodeMemory | None:
-    """Share an anonymous file, or return None on all ranks if one of them cannot."""
+def private(size: int) -> memoryview:
+    """Return ``size`` bytes of this process alone, writable, zero."""
+    return memoryview(mmap.mmap(-1, size))
+
+
+def share(comm: Ranks, size: int) -> memoryview | None:
+    """Return ``size`` bytes that all ranks of ``comm`` see, writable; collective.
+
+    The memory is freed when the last view of it in the last process has gone.
+
+    Returns:
+        None on all ranks if one of them cannot take part.
+    """
     handle, address = -1, None
     if comm.rank == 0 and hasattr(os, "memfd_create"):
         try:
@@ -96,25 +81,5 @@ def _memfd(comm: MPI.Comm, size: int) -> NodeMemory | None:
     if handle >= 0:
         os.close(handle)
     if ready and region is not None:
-        return NodeMemory(memoryview(region))
+        return memoryview(region)
     return None
-
-
-def _window(comm: MPI.Comm, size: int) -> NodeMemory:
-    from mpi4py import MPI
-
-    free = comm.bcast(shm_free_bytes())
-    if size > free:
-        raise ConfigError(
-            "/dev/shm",
-            f"free={free} bytes ({format_bytes(free)}) is less than the {size} bytes "
-            f"({format_bytes(size)}) of the data",
-            "enlarge it (docker: --shm-size or --ipc=host), let ranks see each other's /proc, "
-            "or set data.memory=disk",
-        )
-    try:
-        window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=MPI.Intracomm(comm))
-    except MPI.Exception as error:
-        raise CommError("MPI shared window", f"{size} bytes: {error}", "set data.memory=disk") from None
-    buffer, _ = window.Shared_query(0)
-    return NodeMemory(np.asarray(buffer).view(np.uint8).data, window)

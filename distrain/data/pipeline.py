@@ -47,7 +47,7 @@ class Pipeline(Generic[Owner]):
         ahead: batches decoded in advance.
 
     Attributes:
-        wait_seconds: how long the last `take` waited for pixels.
+        wait_seconds: how long all calls of `take` so far have waited for pixels.
     """
 
     def __init__(self, begin: Callable[[int], Work[Owner] | None], threads: int, ahead: int) -> None:
@@ -73,7 +73,7 @@ class Pipeline(Generic[Owner]):
         started = time.perf_counter()
         _, work = self._pending.popleft()
         wait(work.pieces)  # all of them: a buffer must not be used again while a thread writes to it
-        self.wait_seconds = time.perf_counter() - started
+        self.wait_seconds += time.perf_counter() - started
         self._top_up(self._ahead)
         used = [piece.result() for piece in work.pieces]
         return work.owner, _compacted(work.pixels, used)

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distrain.data.format import RECORD, Manifest, aligned, read_manifest
-from distrain.data.node_memory import NodeMemory, agree, allocate
-from distrain.data.room import check_room, free_bytes
+from distrain.data import node_memory
+from distrain.data.format import RECORD, Manifest, read_manifest
+from distrain.data.load import layout, load_shard
+from distrain.data.node_memory import agree
+from distrain.data.room import check_room, free_bytes, shm_free_bytes
 from distrain.data.settings import DataSettings
-from distrain.data.shard import check_payload, read_head
-from distrain.errors import DataError, DistrainError
+from distrain.data.shard import read_head
+from distrain.errors import CommError, ConfigError, DataError, DistrainError
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 log = logging.getLogger("distrain.data")
-
-_READ_BYTES = 16 << 20  # of one read: large for parallel file systems, and the checksum runs on warm cache
 
 
 class Store:
@@ -40,15 +39,22 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, records: np.ndarray, payloads: list[memoryview]
+        self,
+        path: Path,
+        manifest: Manifest,
+        records: np.ndarray,
+        payloads: list[memoryview],
+        window: MPI.Win | None = None,
+        check_on_read: bool = False,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.records = records
-        self._payloads = payloads
+        self.records.setflags(write=False)
+        self._payloads = [payload.toreadonly() for payload in payloads]
         self._first = np.cumsum([0] + [shard.count for shard in manifest.shards])
-        self._unchecked: np.ndarray | None = None  # bool [count], where images are checked on first use
-        self._memory: NodeMemory | None = None
+        self._window = window
+        self._unchecked = np.ones(manifest.count, bool) if check_on_read else None
 
     @classmethod
     def open(cls, path: str | Path, settings: DataSettings, node_comm: MPI.Comm | None = None) -> Store:
@@ -78,6 +84,11 @@ class Store:
     def count(self) -> int:
         """Number of images."""
         return self.manifest.count
+
+    @property
+    def encoding(self) -> str:
+        """How the images are stored; `distrain.data.decode.engine.create` wants to know."""
+        return self.manifest.encoding
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,9 +135,9 @@ class Store:
         """Give the memory back. Collective over the node; blobs and records are invalid afterwards."""
         self.records = np.empty(0, RECORD)
         self._payloads = []
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        if self._window is not None:  # other memory goes with its last view
+            self._window.Free()
+            self._window = None
 
 
 def _agreed_manifest(path: Path, node_comm: MPI.Comm | None) -> Manifest:
@@ -157,11 +168,7 @@ def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> St
     except OSError as found:
         error = DataError(str(path), f"it cannot be mapped: {found.strerror}", "check the file system")
     agree(node_comm, error)
-    records = np.concatenate(tables)
-    records.setflags(write=False)
-    store = Store(path, manifest, records, payloads)
-    store._unchecked = np.ones(manifest.count, bool)
-    return store
+    return Store(path, manifest, np.concatenate(tables), payloads, check_on_read=True)
 
 
 def _open_node(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> Store:
@@ -178,57 +185,49 @@ def _open_node(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> St
             "%s: %d images, %s in memory on this node, %s free",
             path, manifest.count, format_bytes(needed), format_bytes(free),
         )  # fmt: skip
-    memory = allocate(node_comm, needed)
-    payloads = _layout(manifest, memory.view)
-    records = np.frombuffer(memory.view, RECORD, count=manifest.count)
+    view, window = _allocate(node_comm, needed)
+    payloads = layout(manifest, view)
+    records = np.frombuffer(view, RECORD, count=manifest.count)
     firsts = np.cumsum([0] + [shard.count for shard in manifest.shards])
     try:
         for number in range(rank, len(manifest.shards), ranks):
-            table = _load(path, manifest, number, payloads[number])
+            table = load_shard(path, manifest, number, payloads[number])
             records[firsts[number] : firsts[number + 1]] = table
     except DistrainError as found:
         error = found
     agree(node_comm, error)  # also the barrier after which all shards are there
-    records.setflags(write=False)
-    store = Store(path, manifest, records, [payload.toreadonly() for payload in payloads])
-    store._memory = memory
-    return store
+    return Store(path, manifest, records, payloads, window)
 
 
-def _layout(manifest: Manifest, view: memoryview) -> list[memoryview]:
-    """Cut the memory: all records first, then the payloads of the shards, each aligned."""
-    at = aligned(manifest.count * RECORD.itemsize)
-    payloads: list[memoryview] = []
-    for shard in manifest.shards:
-        payloads.append(view[at : at + shard.payload_bytes])
-        at += aligned(shard.payload_bytes)
-    return payloads
+def _allocate(node_comm: MPI.Comm | None, size: int) -> tuple[memoryview, MPI.Win | None]:
+    """Return memory for the node, and the window that must be freed if it lies in one. Collective."""
+    if node_comm is None or node_comm.size == 1:
+        return node_memory.private(size), None
+    shared = node_memory.share(node_comm, size)
+    return (shared, None) if shared is not None else _window(node_comm, size)
 
 
-def _load(path: Path, manifest: Manifest, number: int, payload: memoryview) -> np.ndarray:
-    """Read one shard into its place in memory, front to back, and return its records.
+def _window(comm: MPI.Comm, size: int) -> tuple[memoryview, MPI.Win]:
+    """Return ``size`` bytes in an MPI shared window: the way where files cannot be shared. Collective.
 
     Raises:
-        DataError: the shard cannot be read or is damaged.
+        ConfigError: the shared-memory file system has no room for it; on all ranks.
+        CommError: MPI cannot make it.
     """
-    head = read_head(path, manifest, number)
-    entry = manifest.shards[number]
-    file_path = path / entry.file
-    crc = at = 0
+    from mpi4py import MPI
+
+    free = comm.bcast(shm_free_bytes())
+    if size > free:
+        raise ConfigError(
+            "/dev/shm",
+            f"free={free} bytes ({format_bytes(free)}) is less than the {size} bytes "
+            f"({format_bytes(size)}) of the data",
+            "enlarge it (docker: --shm-size or --ipc=host), let ranks see each other's /proc, "
+            "or set data.memory=disk",
+        )
     try:
-        with file_path.open("rb", buffering=0) as file:
-            file.seek(head.payload_offset)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while at < len(payload):
-                got = file.readinto(payload[at : at + _READ_BYTES])
-                if not got:
-                    raise DataError(
-                        str(file_path), f"it ends {len(payload) - at} bytes early", "copy it again"
-                    )
-                crc = zlib.crc32(payload[at : at + got], crc)
-                at += got
-    except OSError as error:
-        raise DataError(str(file_path), f"it cannot be read: {error.strerror}", "copy it again") from None
-    check_payload(file_path, entry, crc, head.records, payload)
-    return head.records
+        window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=MPI.Intracomm(comm))
+    except MPI.Exception as error:
+        raise CommError("MPI shared window", f"{size} bytes: {error}", "set data.memory=disk") from None
+    buffer, _ = window.Shared_query(0)
+    return np.asarray(buffer).view(np.uint8).data, window
