@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 _FORMAT = 1
+# The option has another name since torch 2.13.
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+_KEEP_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
+}
 
 
 @dataclass
@@ -93,7 +99,7 @@ def _parallel(module: nn.Module, parts: Parts) -> nn.Module:
         module,
         device_ids=[parts.device.index] if parts.device.type == "cuda" else None,
         # Running statistics are broadcast before an evaluation instead of in every step.
-        broadcast_buffers=False,
+        **_KEEP_BUFFERS,
         bucket_cap_mb=parts.bucket_bytes / 2**20,
         gradient_as_bucket_view=True,
     )

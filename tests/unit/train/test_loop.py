@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from train_fakes import FakeBatch, FakeLoader, make_parts, pictures
+
+from distrain.errors import ConfigError
+from distrain.train.checkpoint import listed, unpack
+from distrain.train.errors import CheckpointError, TrainingError
+from distrain.train.loop import batches, train
+from distrain.train.models import create
+from distrain.train.parts import EXIT_STOPPED, Parts
+from distrain.train.settings import ModelSettings
+
+
+def records(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if kind is None or line["kind"] == kind]
+
+
+def weights(parts: Parts) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class InterruptingLoader(FakeLoader):
+    """Does something just before it serves a step (counted from 0)."""
+
+    def __init__(self, at: int, act: Any) -> None:
+        super().__init__(pictures(67), 16)
+        self.at, self.act = at, act
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+        for step, batch in enumerate(super().epoch(epoch, start_step), start=start_step):
+            if epoch * self.steps_per_epoch + step == self.at:
+                self.act()
+            yield batch
+
+
+class Killed(BaseException):
+    """As sudden as a kill: nothing in the product catches it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def test_a_run_learns_and_writes_its_folder(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, train={"duration": "10ep", "tensorboard": True, "eval_every": "2ep"})
+    result = train(parts)
+    assert result.status == "completed" and result.exit_code == 0
+    assert (result.steps, result.epochs, result.train_images) == (40, 10.0, 640)
+    assert result.eval_images == 23 and result.top1 == 1.0 and result.top5 == 1.0  # top-5 of 4 classes
+    assert json.loads((tmp_path / "result.json").read_text())["top1"] == 1.0
+    assert [r["step"] for r in records(tmp_path, "train")] == list(range(4, 41, 4))
+    assert [r["step"] for r in records(tmp_path, "eval")] == [8, 16, 24, 32, 40]
+    assert [r["step"] for r in records(tmp_path, "checkpoint")] == list(range(5, 41, 5))
+    assert [p.name.split("-")[1] for p in listed(tmp_path / "checkpoints")] == [
+        "000000040", "000000035", "000000030"
+    ]  # fmt: skip
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert parts.loader.served == [(epoch, step) for epoch in range(10) for step in range(4)]  # type: ignore[attr-defined]
+
+
+def test_step_time_is_split_by_who_waited(tmp_path: Path) -> None:
+    clock = {"comm": 0.0}
+
+    class Slow(FakeLoader):
+        def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+            for batch in super().epoch(epoch, start_step):
+                self.wait_seconds += 50.0  # far longer than the steps really take
+                clock["comm"] += 25.0
+                yield batch
+
+    loader = Slow(pictures(67), 16)
+    result = train(make_parts(tmp_path, loader=loader, exposed_comm_seconds=lambda: clock["comm"]))
+    line = records(tmp_path, "train")[0]
+    assert (line["data_s"], line["comm_s"], line["compute_s"]) == (50.0, 25.0, 0.0)
+    assert (result.data_share, result.comm_share) == pytest.approx((2 / 3, 1 / 3))
+    assert sum((line["data_share"], line["compute_share"], line["comm_share"])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("killed_at", [3, 6, 11])
+def test_resume_after_a_kill_is_bit_identical(tmp_path: Path, killed_at: int) -> None:
+    whole = make_parts(tmp_path / "whole")
+    train(whole)
+
+    with pytest.raises(Killed):
+        train(make_parts(tmp_path / "cut", loader=InterruptingLoader(killed_at, kill)))
+    resumed = make_parts(tmp_path / "cut", resume=True)
+    result = train(resumed)
+    assert result.resumed_from == {3: None, 6: 5, 11: 10}[killed_at]
+    assert same(weights(resumed), weights(whole))
+    told, expected = (
+        [(r["kind"], r["step"], r.get("lr")) for r in records(tmp_path / name)] for name in ("cut", "whole")
+    )
+    assert told == expected  # no line twice, none missing
+    assert records(tmp_path / "cut", "eval")[-1]["loss"] == records(tmp_path / "whole", "eval")[-1]["loss"]
+
+
+class WithDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_random_layers_resume_bit_identical(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first = WithDropout().state_dict()
+
+    def parts(name: str, **changes: Any) -> Parts:
+        model = WithDropout()
+        model.load_state_dict(first)
+        return make_parts(tmp_path / name, model=model, **changes)
+
+    whole, resumed = parts("whole"), parts("cut", resume=True)
+    train(whole)
+    with pytest.raises(Killed):
+        train(parts("cut", loader=InterruptingLoader(8, kill)))
+    torch.manual_seed(77)
+    assert train(resumed).resumed_from == 5
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_signal_stops_with_a_checkpoint_and_resumes_bit_identical(tmp_path: Path) -> None:
+    whole = make_parts(tmp_path / "whole")
+    train(whole)
+    for number, at in ((signal.SIGTERM, 2), (signal.SIGUSR1, 6)):
+        loader = InterruptingLoader(at, lambda n=number: os.kill(os.getpid(), n))
+        result = train(make_parts(tmp_path / "cut", loader=loader, resume=True))
+        assert (result.status, result.exit_code, result.steps) == ("stopped", EXIT_STOPPED, at + 1)
+        assert result.top1 is None
+        assert json.loads((tmp_path / "cut" / "result.json").read_text())["status"] == "stopped"
+    resumed = make_parts(tmp_path / "cut", resume=True)
+    assert train(resumed).resumed_from == 7
+    assert same(weights(resumed), weights(whole))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_parts(tmp_path, loader=InterruptingLoader(2, twice)))
+
+
+def test_resuming_a_finished_run_evaluates_it_again(tmp_path: Path) -> None:
+    first = train(make_parts(tmp_path))
+    again = train(make_parts(tmp_path, resume=True))
+    assert (again.steps, again.resumed_from, again.train_images) == (12, 12, 0)
+    assert (again.top1, again.eval_loss, again.checkpoint) == (first.top1, first.eval_loss, first.checkpoint)
+
+
+def test_accumulation_changes_nothing_with_group_norm(tmp_path: Path) -> None:
+    # 16 images as one batch, and as micro-batches of 6, 6 and 4.
+    losses = []
+    for accumulate in (1, 3):
+        changes = {"duration": "4st", "log_every": "1st", "accumulate": accumulate}
+        train(make_parts(tmp_path / str(accumulate), norm="group", train=changes))
+        losses.append([r["loss"] for r in records(tmp_path / str(accumulate), "train")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_bf16_trains_with_fp32_weights(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path, train={"precision": "bf16", "duration": "10ep"})
+    assert train(parts).top1 == 1.0
+    assert {p.dtype for p in parts.model.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rank_and_writes_no_checkpoint(tmp_path: Path) -> None:
+    model = create(ModelSettings(name="resnet8"), 4)
+    loader = InterruptingLoader(6, lambda: model.classify.bias.data.fill_(float("nan")))
+    parts = make_parts(
+        tmp_path, model=model, loader=loader, train={"log_every": "100st", "eval_every": "0st"}
+    )
+    with pytest.raises(
+        TrainingError, match=r"step 7, rank 0: the loss is not finite.*lower train\.optimizer"
+    ):
+        train(parts)
+    assert [p.name.split("-")[1] for p in listed(tmp_path / "checkpoints")] == ["000000005"]
+
+
+def test_other_checkpoints_are_not_overwritten(tmp_path: Path) -> None:
+    train(make_parts(tmp_path))
+    with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run .*--resume"):
+        train(make_parts(tmp_path))
+
+
+def test_resume_refuses_what_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_parts(tmp_path, config_digest="a"))
+    with pytest.raises(CheckpointError, match=r"global batch 16 and 4 steps .* this run 32 and 2"):
+        train(make_parts(tmp_path, resume=True, global_batch=32))
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        train(make_parts(tmp_path, resume=True, norm="group"))
+    with caplog.at_level(logging.WARNING):
+        train(make_parts(tmp_path, resume=True, config_digest="b", train={"duration": "14st"}))
+    assert "configuration has changed" in caplog.text
+    for path in listed(tmp_path / "checkpoints"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="all 3 checkpoints are damaged"):
+        train(make_parts(tmp_path, resume=True))
+
+
+def test_a_checkpoint_says_where_training_was(tmp_path: Path) -> None:
+    train(make_parts(tmp_path, config_digest="abc", seed=3, train={"duration": "6st"}))
+    state = unpack(listed(tmp_path / "checkpoints")[0].read_bytes())
+    expected = {"step": 6, "epoch": 1, "step_in_epoch": 2, "steps_per_epoch": 4, "global_batch": 16,
+                "world_size": 1, "seed": 3, "config_digest": "abc", "format": 1}  # fmt: skip
+    assert {key: state[key] for key in expected} == expected
+    assert set(state) == {*expected, "model", "optimizer", "random"}
+
+
+def test_loaders_that_break_their_promise() -> None:
+    with pytest.raises(TrainingError, match="epoch 0: the loader ended 1 steps before the end"):
+        list(batches(ShortLoader(), 0, 8))
+
+
+class ShortLoader(FakeLoader):
+    def __init__(self) -> None:
+        super().__init__(pictures(67), 16)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+        yield from list(super().epoch(epoch, start_step))[:-1]
+
+
+def test_fewer_images_than_a_global_batch(tmp_path: Path) -> None:
+    loader = FakeLoader(pictures(9), 16)
+    with pytest.raises(ConfigError, match="fewer images than one global batch of 16; use a smaller"):
+        train(make_parts(tmp_path, loader=loader))
