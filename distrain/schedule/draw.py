@@ -1,10 +1,11 @@
 """Pictures of schedules: for each color who talks to whom, and when.
 
-Left of each row the ranks stand on a circle with an arrow for every link that the color uses,
-dashed if it carries only finished sums; ranks that add for others are filled. Right of it every rank
-is a line and time runs to the right, one column a step: a stroke leaves the sender's line at the start
-of a step and reaches the receiver's at its end, in a filled dot where the receiver adds and a hollow
-one where it copies. One chunk is drawn strong, so that the eye can follow it.
+Left of each row the ranks stand on a circle with an arrow for every link over which the color adds;
+links that only carry finished sums are dashed, and left out where they go back over an arrow. Ranks
+that add for others are filled. Right of it every rank is a line and time runs to the right, one column
+a step: a stroke leaves the sender's line at the start of a step and reaches the receiver's at its end,
+in a filled dot where the receiver adds and a hollow one where it copies. One chunk is drawn strong, so
+that the eye can follow it.
 """
 
 from __future__ import annotations
@@ -140,13 +141,14 @@ def _hue(color: int) -> str:
 def _circle(schedule: Schedule, layout: _Layout, color: int) -> list[str]:
     """Ranks on a circle, an arrow for each link; ranks that add for others are filled."""
     mine = [t for step in schedule.steps for t in step if t.color == color]
-    links = {(t.src, t.dst) for t in mine}
-    adders = {t.dst for t in mine if t.op is Op.REDUCE}
     adding = {(t.src, t.dst) for t in mine if t.op is Op.REDUCE}
+    copying = {(t.src, t.dst) for t in mine if t.op is Op.COPY}
+    links = adding | {(src, dst) for src, dst in copying if (dst, src) not in adding}
     radius = min(9.5, max(4.0, 0.9 * layout.disc / schedule.world_size))
     out: list[str] = []
     for src, dst in sorted(links):
         out += _arrow(layout, color, (src, dst), radius, (dst, src) in links, (src, dst) not in adding)
+    adders = {dst for _, dst in adding}
     for rank in range(schedule.world_size):
         x, y = layout.stand(color, rank)
         filled = rank in adders
@@ -195,7 +197,9 @@ def _plot(schedule: Schedule, layout: _Layout, color: int) -> list[str]:
         for (src, dst, op), chunks in messages.items():
             y1, y2 = layout.lane(color, src), layout.lane(color, dst)
             d = f"M{svg.number(left)},{svg.number(y1)} L{svg.number(right - dot)},{svg.number(y2)}"
-            if schedule.chunks > 1 and _FOLLOWED in chunks:
+            if schedule.chunks == 1:
+                followed.append(svg.path(d, _hue(color), 1.6))
+            elif _FOLLOWED in chunks:
                 followed.append(svg.path(d, _hue(color), 2.6))
             else:
                 quiet.append(svg.path(d, _hue(color), 1.1, opacity=0.55))

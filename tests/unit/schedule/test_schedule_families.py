@@ -61,7 +61,7 @@ def test_arity_can_be_chosen_and_a_single_color_is_binary() -> None:
     assert len(multicolor_tree(16, 1).steps) == 2 * 4  # 1 + 2 + 4 + 8 + 1 ranks
     chosen = multicolor_tree(16, 2, arity=4)
     verify(chosen)
-    assert len(chosen.steps) == 2 * 3  # 1 + 4 + 11 ranks
+    assert len(chosen.steps) == 2 * 2  # 1 + 4 + 11 ranks
 
 
 @pytest.mark.parametrize("size", range(1, 34))
