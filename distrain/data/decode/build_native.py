@@ -1,0 +1,111 @@
+"""Compile the native JPEG decoder (`csrc/`) into a shared library beside this file.
+
+Runs at install (`setup.py`) and on demand (`python -m distrain.data.decode.build_native`). Standard
+library only, and no import of distrain: at install nothing else is there yet.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+SOURCES = Path(__file__).with_name("csrc")
+LIBRARY = Path(__file__).with_name("_native.so")
+
+PLAIN_FILES = ("header", "huffman", "blob", "taps", "decoder")
+# Fused multiply-add would make float results depend on the processor: both kernels give the same bits.
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=off",
+         "-fvisibility=hidden")  # fmt: skip
+AVX2_FLAGS = ("-mavx2", "-mbmi", "-mbmi2", "-mlzcnt")
+
+
+class BuildError(Exception):
+    """The library could not be built; the text says why."""
+
+
+def find_compiler() -> list[str] | None:
+    """Return the C compiler as an argument list: ``$CC``, else cc, gcc or clang; None: there is none."""
+    chosen = shlex.split(os.environ.get("CC", ""))
+    candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
+    return next((command for command in candidates if shutil.which(command[0])), None)
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{shlex.join(command)}: {error}") from error
+    if done.returncode != 0:
+        raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence[str] = ()) -> list[Path]:
+    """Compile all sources into object files in a folder and return them.
+
+    Args:
+        compiler: e.g. ``["gcc"]``.
+        folder: where the objects go.
+        extra_flags: e.g. sanitizers.
+
+    Raises:
+        BuildError: the compiler is missing or fails.
+    """
+    machine = _run([*compiler, "-dumpmachine"])
+    has_avx2 = machine.startswith(("x86_64", "amd64"))
+    kernels = {"portable": (), "avx2": AVX2_FLAGS} if has_avx2 else {"portable": ()}
+    shared = [*compiler, *FLAGS, *extra_flags, *(["-DDISTRAIN_HAVE_AVX2"] if has_avx2 else [])]
+    jobs: list[tuple[str, str, tuple[str, ...]]] = [(name, name, ()) for name in PLAIN_FILES]
+    for kernel, flags in kernels.items():
+        names = (f"-DKERNEL_VARIABLE=kernel_{kernel}", f'-DKERNEL_NAME="{kernel}"')
+        jobs.append(("kernel", f"kernel_{kernel}", (*flags, *names)))
+    objects = []
+    for source, name, flags in jobs:
+        target = folder / f"{name}.o"
+        _run([*shared, *flags, "-c", str(SOURCES / f"{source}.c"), "-o", str(target)])
+        objects.append(target)
+    return objects
+
+
+def build(library: Path = LIBRARY, compiler: Sequence[str] | None = None) -> None:
+    """Compile and link the library, and put it in its place in one step.
+
+    A running process may have the old library mapped: it is replaced, never overwritten.
+
+    Raises:
+        BuildError: there is no compiler, or it fails.
+    """
+    command = list(compiler or find_compiler() or [])
+    if not command:
+        raise BuildError("no C compiler found (looked for $CC, cc, gcc, clang)")
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as name:
+            folder = Path(name)
+            objects = compile_objects(command, folder)
+            linked = folder / library.name
+            _run([*command, "-shared", "-o", str(linked), *map(str, objects)])
+            os.replace(linked, library)
+    except OSError as error:
+        raise BuildError(str(error)) from error
+
+
+def main() -> int:
+    """Build in place and say how it went; the exit code is 1 if it failed."""
+    try:
+        build()
+    except BuildError as error:
+        print(f"native decoder: not built: {error}", file=sys.stderr)
+        return 1
+    print(f"native decoder: built {LIBRARY}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+/* The functions that Python calls (distrain/data/decode/native.py), and one image from bytes to pixels. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "blob.h"
+#include "entropy.h"
+#include "jpeg.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static const char *const status_texts[STATUS_COUNT] = {
+    [STATUS_OK] = "no error",
+    [STATUS_NOT_JPEG] = "the bytes do not begin like a JPEG",
+    [STATUS_TRUNCATED] = "the JPEG ends too early",
+    [STATUS_BAD_SEGMENT] = "a marker segment of the JPEG header is damaged",
+    [STATUS_BAD_TABLE] = "a quantisation or Huffman table of the JPEG is damaged",
+    [STATUS_MISSING_TABLE] = "the JPEG refers to a table that it does not hold",
+    [STATUS_BAD_SCAN] = "the compressed data of the JPEG are damaged",
+    [STATUS_BAD_BLOB] = "the index of the packed JPEG is damaged or of another version",
+    [STATUS_BAD_CROP] = "the crop does not lie inside the picture",
+    [STATUS_BAD_OUTPUT] = "the sides of the output must be 1 to 4096 pixels",
+    [STATUS_NO_MEMORY] = "out of memory",
+    [STATUS_BUFFER] = "the buffer for the result is too small",
+    [STATUS_PROGRESSIVE] = "progressive or lossless JPEG",
+    [STATUS_ARITHMETIC] = "JPEG with arithmetic coding",
+    [STATUS_PRECISION] = "JPEG with other than 8 bits a sample",
+    [STATUS_COMPONENTS] = "JPEG with other than 1 or 3 components",
+    [STATUS_SAMPLING] = "JPEG with a rare chroma subsampling",
+    [STATUS_SCANS] = "JPEG with several scans",
+    [STATUS_HEIGHT] = "JPEG whose height follows its data",
+    [STATUS_RESTARTS] = "JPEG with restart markers, which cannot be indexed",
+    [STATUS_REDUCTION] = "reduction by more than 512",
+};
+
+uint8_t *buffer_reserve(Buffer *buffer, size_t size)
+{
+    if (buffer->size >= size && buffer->data != NULL)
+        return buffer->data;
+    free(buffer->data);
+    size_t rounded = (size + size / 4 + 4095) / 4096 * 4096;
+    buffer->data = aligned_alloc(64, rounded);
+    buffer->size = buffer->data != NULL ? rounded : 0;
+    return buffer->data;
+}
+
+/* Whether libjpeg would smooth chroma when it enlarges it: horizontally from three samples on. */
+static bool is_smoothed(const Frame *frame)
+{
+    return frame->h == 1 || (frame->width + 1) / 2 > 2;
+}
+
+/* Filters of both axes, for the first component and for the others: tap stores 0 and 1, 2 and 3. */
+static Status build_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
+                         int height, const Taps *rows[], const Taps *columns[])
+{
+    bool smooth = is_smoothed(frame);
+    for (int i = 0; i < frame->components; i++) {
+        rows[i] = &decoder->taps[i > 0 && frame->v == 2 ? 2 : 0].taps;
+        columns[i] = &decoder->taps[i > 0 && frame->h == 2 ? 3 : 1].taps;
+    }
+    Status status = taps_build(&decoder->taps[0], crop[1], crop[3], height, false, 1, false, frame->height);
+    if (status == STATUS_OK)
+        status = taps_build(&decoder->taps[1], crop[0], crop[2], width, mirror, 1, false, frame->width);
+    if (status == STATUS_OK && frame->v == 2)
+        status = taps_build(&decoder->taps[2], crop[1], crop[3], height, false, 2, smooth,
+                            (frame->height + 1) / 2);
+    if (status == STATUS_OK && frame->h == 2)
+        status = taps_build(&decoder->taps[3], crop[0], crop[2], width, mirror, 2, smooth,
+                            (frame->width + 1) / 2);
+    return status;
+}
+
+/* The MCUs that hold all samples which the filters read. */
+static McuRange needed_mcus(const Frame *frame, const Taps *const rows[], const Taps *const columns[])
+{
+    McuRange range = {frame->mcu_columns, frame->mcu_rows, 0, 0};
+    for (int i = 0; i < frame->components; i++) {
+        int width = 8 * (i == 0 ? frame->h : 1), height = 8 * (i == 0 ? frame->v : 1);
+        int left = columns[i]->first / width, right = (columns[i]->last + width - 1) / width;
+        int top = rows[i]->first / height, bottom = (rows[i]->last + height - 1) / height;
+        range.left = left < range.left ? left : range.left;
+        range.top = top < range.top ? top : range.top;
+        range.right = right > range.right ? right : range.right;
+        range.bottom = bottom > range.bottom ? bottom : range.bottom;
+    }
+    return range;
+}
+
+static Status reserve_planes(Decoder *decoder, const Frame *frame, McuRange region, Plane planes[])
+{
+    for (int i = 0; i < frame->components; i++) {
+        Plane *plane = &planes[i];
+        int width = 8 * (i == 0 ? frame->h : 1), height = 8 * (i == 0 ? frame->v : 1);
+        plane->left = region.left * width;
+        plane->top = region.top * height;
+        plane->width = (region.right - region.left) * width;
+        plane->height = (region.bottom - region.top) * height;
+        /* Rows a multiple of 512 bytes apart would compete for the same few cache sets. */
+        plane->stride = plane->width % 512 == 0 ? plane->width + 64 : plane->width;
+        /* Vector loops read up to LANES - 1 samples behind the last one. */
+        plane->data = buffer_reserve(&decoder->planes[i],
+                                     (size_t)plane->stride * (size_t)plane->height + 4 * LANES);
+        if (plane->data == NULL)
+            return STATUS_NO_MEMORY;
+    }
+    return STATUS_OK;
+}
+
+/* Resize one plane: rows first (in its bytes), then columns. The result has rows of columns->outputs. */
+static Status resample(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
+                       const Taps *columns, int16_t **out)
+{
+    int width = columns->last - columns->first;
+    int16_t *half = (int16_t *)buffer_reserve(
+        &decoder->columns, (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
+    *out = (int16_t *)buffer_reserve(&decoder->resized[component],
+                                     (size_t)rows->outputs * (size_t)columns->outputs * sizeof(int16_t));
+    if (half == NULL || *out == NULL)
+        return STATUS_NO_MEMORY;
+    const uint8_t *first = plane->data + (ptrdiff_t)(rows->first - plane->top) * plane->stride +
+                           (columns->first - plane->left);
+    decoder->kernel->resample_rows(first, plane->stride, width, rows, half);
+    decoder->kernel->resample_columns(half, rows->outputs, columns, *out);
+    return STATUS_OK;
+}
+
+static Status open_image(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *frame, Scan *scan)
+{
+    if (blob_is(bytes, size))
+        return blob_open(decoder, bytes, size, frame, scan);
+    Status status = header_read(decoder, bytes, size, frame);
+    if (status != STATUS_OK)
+        return status;
+    return scan_unstuff(decoder, bytes + frame->header_size, size - frame->header_size, frame, scan);
+}
+
+static bool crop_is_inside(const int32_t crop[4], const Frame *frame)
+{
+    return crop[0] >= 0 && crop[1] >= 0 && crop[2] >= 1 && crop[3] >= 1 && crop[0] < frame->width &&
+           crop[1] < frame->height && crop[2] <= frame->width - crop[0] && crop[3] <= frame->height - crop[1];
+}
+
+static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, const int32_t crop[4],
+                           bool mirror, int width, int height, uint8_t *out)
+{
+    Frame frame;
+    Scan scan;
+    Plane planes[MAX_COMPONENTS];
+    const Taps *rows[MAX_COMPONENTS], *columns[MAX_COMPONENTS];
+    int16_t *resized[MAX_COMPONENTS];
+    Status status = open_image(decoder, bytes, size, &frame, &scan);
+    if (status != STATUS_OK)
+        return status;
+    if (!crop_is_inside(crop, &frame))
+        return STATUS_BAD_CROP;
+    status = build_taps(decoder, &frame, crop, mirror, width, height, rows, columns);
+    if (status != STATUS_OK)
+        return status;
+    McuRange region = needed_mcus(&frame, rows, columns);
+    status = reserve_planes(decoder, &frame, region, planes);
+    if (status == STATUS_OK)
+        status = decoder->kernel->decode_region(&frame, &scan, region, planes);
+    for (int i = 0; status == STATUS_OK && i < frame.components; i++)
+        status = resample(decoder, i, &planes[i], rows[i], columns[i], &resized[i]);
+    if (status != STATUS_OK)
+        return status;
+    int grey = frame.components == 1;
+    const int16_t *const input[3] = {resized[0], resized[grey ? 0 : 1], resized[grey ? 0 : 2]};
+    int kind = grey ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC;
+    decoder->kernel->colour(input, columns[0]->outputs, kind, width, height, out);
+    return STATUS_OK;
+}
+
+static const Kernel *best_kernel(bool portable)
+{
+#ifdef DISTRAIN_HAVE_AVX2
+    if (!portable && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        return &kernel_avx2;
+#endif
+    (void)portable;
+    return &kernel_portable;
+}
+
+/* Goes up with every change of these functions; native.py compares. */
+EXPORT int distrain_abi(void) { return 1; }
+
+/* A decoder for one thread, NULL when memory is out. portable: without the processor's extensions. */
+EXPORT Decoder *distrain_decoder_new(int portable)
+{
+    Decoder *decoder = aligned_alloc(64, (sizeof(Decoder) + 63) / 64 * 64);
+    if (decoder == NULL)
+        return NULL;
+    memset(decoder, 0, sizeof *decoder);
+    decoder->kernel = best_kernel(portable);
+    return decoder;
+}
+
+EXPORT void distrain_decoder_free(Decoder *decoder)
+{
+    if (decoder == NULL)
+        return;
+    free(decoder->scan.data);
+    free(decoder->columns.data);
+    for (int i = 0; i < MAX_COMPONENTS; i++) {
+        free(decoder->planes[i].data);
+        free(decoder->resized[i].data);
+    }
+    for (int i = 0; i < 4; i++) {
+        free(decoder->taps[i].starts.data);
+        free(decoder->taps[i].weights.data);
+    }
+    free(decoder);
+}
+
+EXPORT const char *distrain_kernel_name(int portable) { return best_kernel(portable)->name; }
+
+EXPORT const char *distrain_status_text(int status)
+{
+    return status >= 0 && status < STATUS_COUNT ? status_texts[status] : "unknown status";
+}
+
+/* Whether another decoder may succeed where this one gave `status`. */
+EXPORT int distrain_status_is_unsupported(int status) { return status >= STATUS_PROGRESSIVE; }
+
+/* Decode `count` images into out: uint8 [count, height, width, 3].
+ *
+ * crops: int32 [count, 4], (x, y, width, height). flips: uint8 [count]. status: int32 [count], one Status
+ * an image; the pixels of an image that failed are undefined. Returns the number of failures. */
+EXPORT int distrain_decode_batch(Decoder *decoder, int count, const uint8_t *const *images,
+                                 const size_t *sizes, const int32_t *crops, const uint8_t *flips, int width,
+                                 int height, uint8_t *out, int32_t *status)
+{
+    bool fits = width >= 1 && width <= MAX_SIDE && height >= 1 && height <= MAX_SIDE;
+    int failures = 0;
+    for (int i = 0; i < count; i++) {
+        status[i] = fits ? (int32_t)decode_image(decoder, images[i], sizes[i], crops + 4 * i, flips[i] != 0,
+                                                 width, height, out + (size_t)i * (size_t)(width * height) * 3)
+                         : STATUS_BAD_OUTPUT;
+        failures += status[i] != STATUS_OK;
+    }
+    return failures;
+}
+
+/* Read the size of a picture, plain or indexed: size: int32 [2], (width, height). */
+EXPORT int distrain_image_size(Decoder *decoder, const uint8_t *bytes, size_t size, int32_t *out)
+{
+    Frame frame;
+    Scan scan;
+    Status status = blob_is(bytes, size) ? blob_open(decoder, bytes, size, &frame, &scan)
+                                         : header_read(decoder, bytes, size, &frame);
+    if (status == STATUS_OK) {
+        out[0] = frame.width;
+        out[1] = frame.height;
+    }
+    return status;
+}
+
+/* The room that distrain_index needs at most for a JPEG. */
+EXPORT int distrain_index_bound(Decoder *decoder, const uint8_t *jpeg, size_t size, size_t *bound)
+{
+    Frame frame;
+    Status status = header_read(decoder, jpeg, size, &frame);
+    if (status == STATUS_OK)
+        *bound = blob_bound(&frame, size);
+    return status;
+}
+
+/* Turn a JPEG into its indexed form (blob.c). */
+EXPORT int distrain_index(Decoder *decoder, const uint8_t *jpeg, size_t size, uint8_t *out, size_t room,
+                          size_t *written)
+{
+    return blob_build(decoder, jpeg, size, out, room, written);
+}
