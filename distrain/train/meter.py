@@ -90,6 +90,7 @@ class Meter:
     def add(self, step: int, loss: Tensor, correct: Tensor, images: int) -> None:
         """Note step number `step` (from 1): mean loss and right answers on this rank, on the device."""
         self._pending.append((step, loss, correct, images))
+        self._exposed()  # it may remember one step only, so it is asked after each
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -51,7 +51,7 @@ class Parts:
     Attributes:
         settings: the recipe.
         model: on the CPU, not wrapped (see ``distrain.train.models.create``).
-        loader: this rank's batches.
+        loader: this rank's batches; one is a step, whatever `settings.accumulate`.
         eval_loader: this rank's exact part of the held-out set, iterated anew for each evaluation.
         world: who this rank is; for more than one rank a torch process group must be up.
         device: where to compute (see ``distrain.train.device.pick_device``).
@@ -61,7 +61,8 @@ class Parts:
         config_digest: fingerprint of the resolved configuration, kept in checkpoints.
         channels_last: memory format of the images.
         bucket_bytes: size of the gradient buckets of DistributedDataParallel.
-        exposed_comm_seconds: how long the main thread has been blocked on gradients so far.
+        exposed_comm_seconds: how long the main thread has been blocked on gradients so far; asked after
+            each step, before anything else is sent.
         skipped_images: how many images this rank has left out so far because they did not decode.
         resume: go on from the newest valid checkpoint of the folder, if it has one.
         show: let rank 0 print progress to stderr and the final table to stdout.

@@ -69,7 +69,7 @@ class TrainSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     accumulate: int = Field(
-        1, ge=1, description="micro-batches that a rank cuts its batch into, to save memory; still one step"
+        1, ge=1, description="micro-batches of data.batch_per_rank images whose gradients make one step"
     )
     mean: tuple[float, float, float] = Field(
         (0.485, 0.456, 0.406), description="mean of the channels red, green, blue, in parts of 255"
