@@ -74,9 +74,7 @@ def make_peer(name: str, ranks: int, payload_bytes: int) -> tuple[Contender | No
         return None, error_line(name, "default", ranks, payload_bytes, str(reason))
 
 
-def round_of(
-    contenders: Sequence[Contender], count: int, iterations: int, comm: MPI.Intracomm
-) -> list[Line]:
+def round_of(contenders: Sequence[Contender], count: int, iterations: int, comm: MPI.Intracomm) -> list[Line]:
     """Check all contenders, time those whose answer is right, return their lines."""
     lines: list[Line] = []
     right: list[Contender] = []

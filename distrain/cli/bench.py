@@ -1,9 +1,83 @@
-"""Commands of the room: bench."""
+"""`distrain bench ...`: our own figures beside the peers', in one run."""
 
 from __future__ import annotations
 
+import json
+import sys
+from typing import Annotated, Any
+
 import typer
+
+bench = typer.Typer(help="Benchmarks; each checks its answer first.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file to the command line."""
+    """Add `bench` to the command line."""
+    app.add_typer(bench, name="bench")
+
+
+@bench.command("allreduce")
+def allreduce(
+    ranks: Annotated[int, typer.Option(min=1, help="ranks on this machine")],
+    size: Annotated[
+        str, typer.Option("--bytes", help="payload of each rank, e.g. 25MiB; several: 4KiB,1MiB")
+    ],
+    algorithm: Annotated[str, typer.Option(help="Schedule of distrain's wire")] = "multicolor_ring",
+    colors: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    segment: Annotated[str, typer.Option(help="longest message on the wire")] = "1MiB",
+    against: Annotated[str, typer.Option(help="peers: mpi,gloo,horovod; empty: none")] = "mpi,gloo,horovod",
+    iterations: Annotated[int, typer.Option(min=3)] = 21,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line on stdout")] = False,
+) -> None:
+    """Sum an array over ranks: distrain beside MPI's own allreduce, gloo and Horovod."""
+    from distrain.bench.start import run_ranks
+    from distrain.comm.settings import CommSettings
+    from distrain.errors import UsageError, nearest
+    from distrain.schedule import registry
+    from distrain.units import parse_bytes
+
+    peers = [name for name in against.split(",") if name]
+    known = ("mpi", "gloo", "horovod")
+    for name in peers:
+        if name not in known:
+            raise UsageError(
+                "--against", f"{name!r} is no peer{nearest(name, known)}", f"use {','.join(known)}"
+            )
+    registry.generate(algorithm, ranks, colors)  # an unknown algorithm is refused here, by name
+    settings = CommSettings(algorithm=algorithm, colors=colors, segment_bytes=parse_bytes(segment))
+    lines: list[dict[str, Any]] = []
+    for text in size.split(","):
+        arguments = ["--bytes", str(parse_bytes(text)), "--settings", settings.model_dump_json()]
+        arguments += ["--against", ",".join(peers), "--iterations", str(iterations)]
+        found = run_ranks("distrain.bench.allreduce", arguments, ranks)
+        lines += found
+        if as_json:
+            for line in found:
+                print(json.dumps(line), flush=True)
+    if not as_json:
+        _show(lines)
+    if not all(line.get("correct", True) for line in lines):
+        sys.exit(1)
+
+
+def _show(lines: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from distrain.units import format_bytes
+
+    table = Table(title="allreduce, float32, time of the slowest rank")
+    for heading in ("bytes", "ranks", "who", "algorithm", "median", "p90", "bus GB/s", "against ours"):
+        table.add_column(heading, justify="right")
+    ours = {
+        line["bytes"]: line["median_s"] for line in lines if line["name"] == "distrain" and "median_s" in line
+    }
+    for line in lines:
+        head = (format_bytes(line["bytes"]), str(line["ranks"]), line["name"], line["algorithm"])
+        if "error" in line:
+            table.add_row(*head, line["error"], "", "", "")
+            continue
+        ratio = f"{line['median_s'] / ours[line['bytes']]:.2f} x" if line["bytes"] in ours else ""
+        times = (f"{line['median_s'] * 1e3:.3f} ms", f"{line['p90_s'] * 1e3:.3f} ms")
+        table.add_row(*head, *times, f"{line['busbw_gbytes_per_s']:.2f}", ratio)
+    Console().print(table)

@@ -1,9 +1,29 @@
-"""Commands of the room: train."""
+"""`distrain train`: one rank's program."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file to the command line."""
+    """Add `train` to the command line."""
+    app.command("train")(train)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="settings to change: train.duration=2ep ...", show_default=False),
+    ] = None,
+) -> None:
+    """Run one rank. Alone it is a run on one rank; `distrain launch` starts many."""
+    from distrain.config.load import load
+
+    run = load(config, overrides or ())
+    from distrain import worker
+
+    raise typer.Exit(worker.main(run))

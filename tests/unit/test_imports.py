@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"ground", "settings"},
     "launch": {"ground", "settings", "config", "data"},
     "bench": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
-    "worker": {"ground", "settings", "schedule", "comm", "data", "train", "config"},
+    "worker": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
     "cli": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch", "bench", "worker"},
 }
 TORCH = ("comm/", "data/loader.py", "data/decode/", "train/", "bench/", "worker.py", "cli/doctor.py")

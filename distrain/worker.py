@@ -1,0 +1,218 @@
+"""One rank's program: wires the rooms together and sees to it that no rank ends alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import torch
+from mpi4py import MPI
+
+import distrain
+from distrain.comm import exits, mpi, runtime
+from distrain.config.load import dump
+from distrain.config.schema import RunConfig
+from distrain.data.decode.engine import create as create_decoder
+from distrain.data.loader import EvalLoader, TrainLoader
+from distrain.data.store import Store
+from distrain.errors import ConfigError, DistrainError
+from distrain.launch import failures, run_folder
+from distrain.train.device import pick_device
+from distrain.train.loop import train
+from distrain.train.models import create as create_model
+from distrain.train.parts import Parts
+from distrain.world import World
+
+log = logging.getLogger("distrain.worker")
+
+_LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main(config: RunConfig) -> int:
+    """Run this rank from start to end; returns its exit code.
+
+    The launcher says in the environment what the configuration cannot: DISTRAIN_RUN_DIR (the run
+    folder, made by the launcher) and DISTRAIN_RESUME (not empty: go on from its newest checkpoint).
+    Without a launcher rank 0 makes the folder.
+
+    An uncaught error is kept in ``failures/`` of the run folder and ends the job on all ranks.
+    """
+    comm = mpi.initialize()
+    world = mpi.discover_world(comm)
+    exits.install(f"rank {world.rank} on {world.hosts[world.rank]}")
+    folder = _folder(config, comm)
+    _start_logs(folder, world)
+    try:
+        return _run(config, comm, world, folder)
+    except BaseException as error:
+        _end(error, folder, world)
+        raise
+
+
+def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> int:
+    if world.rank == 0:
+        _write_environment(folder, world)
+    node = mpi.node_comm(comm)
+    # MPI belongs to the engine's thread once it runs: the stores are opened before and closed after.
+    train_store = Store.open(config.data.train, config.data, node)
+    val_store = Store.open(config.data.val, config.data, node)
+    _check_classes(train_store, val_store, config)
+    distrain.init_process_group(config.comm)
+    try:
+        result = train(_parts(config, world, folder, train_store, val_store))
+    finally:
+        # After an error this would wait for ranks that wait for us: `main` ends the job instead.
+        if sys.exc_info()[0] is None:
+            distrain.destroy_process_group()
+    for store in (train_store, val_store):
+        store.close()
+    node.Free()
+    return result.exit_code
+
+
+def _parts(config: RunConfig, world: World, folder: Path, train_store: Store, val_store: Store) -> Parts:
+    accumulate = config.train.accumulate
+    # A rank's batch is what it contributes to one step: all its micro-batches.
+    data = config.data.model_copy(update={"batch_per_rank": config.data.batch_per_rank * accumulate})
+    decoder = create_decoder(data.engine)
+    loader = TrainLoader(train_store, data, decoder, world.rank, world.size, config.seed)
+    model = create_model(config.model, config.model.num_classes or len(train_store.classes), config.seed)
+    return Parts(
+        settings=config.train,
+        model=model,
+        loader=loader,
+        eval_loader=EvalLoader(val_store, data, decoder, world.rank, world.size),
+        world=world,
+        device=pick_device(config.train.device, world),
+        folder=folder,
+        global_batch=data.batch_per_rank * world.size,
+        seed=config.seed,
+        config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
+        channels_last=config.model.channels_last,
+        bucket_bytes=config.comm.bucket_bytes,
+        exposed_comm_seconds=_accumulated(runtime.current().engine.take_exposed_seconds),
+        skipped_images=lambda: loader.skipped_images,
+        resume=bool(os.environ.get("DISTRAIN_RESUME")),
+    )
+
+
+def _accumulated(take: Callable[[], float]) -> Callable[[], float]:
+    """Turn "since the last call" into "so far"."""
+    total = 0.0
+
+    def so_far() -> float:
+        nonlocal total
+        total += take()
+        return total
+
+    return so_far
+
+
+def _check_classes(train_store: Store, val_store: Store, config: RunConfig) -> None:
+    """Make sure that a label means the same in both packs.
+
+    Raises:
+        ConfigError: the packs have different classes, or more than the model.
+    """
+    if train_store.classes != val_store.classes:
+        only = sorted(set(train_store.classes) ^ set(val_store.classes))
+        raise ConfigError(
+            "data.val",
+            f"{config.data.val} has {len(val_store.classes)} classes, {config.data.train} has "
+            f"{len(train_store.classes)}; in one of them only: {', '.join(only[:5]) or 'none'}",
+            "pack both parts from class folders with the same names",
+        )
+    wanted = config.model.num_classes
+    if wanted is not None and wanted < len(train_store.classes):
+        raise ConfigError(
+            "model.num_classes",
+            f"{wanted} is less than the {len(train_store.classes)} classes of {config.data.train}",
+            "leave it out, or raise it",
+        )
+
+
+def _folder(config: RunConfig, comm: MPI.Intracomm) -> Path:
+    """Return the run folder: the launcher's, or a new one that rank 0 makes (collective)."""
+    given = os.environ.get("DISTRAIN_RUN_DIR")
+    if given:
+        return Path(given)
+    path: Path | None = None
+    error: DistrainError | None = None
+    if comm.rank == 0:
+        try:
+            folder = run_folder.create(Path(config.launch.runs), config.name)
+            run_folder.record(folder, dump(config), " ".join(sys.argv), {})
+            path = folder.path
+        except DistrainError as found:
+            error = found
+    path, error = comm.bcast((path, error), root=0)
+    if path is None:
+        assert error is not None
+        raise error
+    return path
+
+
+def _start_logs(folder: Path, world: World) -> None:
+    """One log file a rank; on stderr all of rank 0's lines and the others' warnings."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
+    to_stderr = logging.StreamHandler()
+    to_stderr.setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
+    prefix = "" if world.rank == 0 else f"rank {world.rank}: "
+    to_file.setFormatter(logging.Formatter(_LOG_LINE))
+    to_stderr.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers[:] = [to_file, to_stderr]
+    logging.captureWarnings(True)
+    log.info("rank %d of %d on %s, process %d", world.rank, world.size, world.hosts[world.rank], os.getpid())
+
+
+def _write_environment(folder: Path, world: World) -> None:
+    """Write ``environment.json``: versions, and which rank runs on which host."""
+    facts = {
+        "distrain": distrain.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": numpy.__version__,
+        "mpi": mpi.library(),
+        "system": platform.platform(),
+        "torch_threads": torch.get_num_threads(),
+        "hosts": list(world.hosts),
+    }
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _end(error: BaseException, folder: Path, world: World) -> None:
+    """Keep the error where the launcher finds it, and end the whole job."""
+    code = _exit_code(error)
+    log.critical("ends the job with exit code %d", code, exc_info=error)
+    expected = isinstance(error, DistrainError)
+    text = f"{error}" if expected else "".join(traceback.format_exception(error))
+    record = {"rank": world.rank, "exit_code": code, "traceback": text, "time": time.time()}
+    try:
+        path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record))
+    except OSError as full:  # the disk may be what failed; stderr has the traceback
+        log.error("the failure cannot be kept in %s: %s", folder, full)
+    exits.end_job(code)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return exits.exit_code_of(error.code)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_code if isinstance(error, DistrainError) else 1
