@@ -73,7 +73,8 @@ def draw(
     out: Out = None,
 ) -> None:
     """Draw a schedule as SVG: for each color who talks to whom, and when."""
-    picture = draw_svg(_schedule(algorithm, ranks, colors, nodes, collective))
+    schedule = _schedule(algorithm, ranks, colors, nodes, collective)
+    picture = draw_svg(schedule, _placement(ranks, nodes))
     if out is None:
         typer.echo(picture, nl=False)
         return
@@ -89,13 +90,17 @@ def draw(
 
 
 def _schedule(algorithm: str, ranks: int, colors: int, nodes: int | None, collective: Collective) -> Schedule:
-    if nodes is not None and nodes > ranks:
+    return generate(algorithm, ranks, colors, collective, _placement(ranks, nodes))
+
+
+def _placement(ranks: int, nodes: int | None) -> list[int] | None:
+    """Return the node of each rank: equal nodes, neighbours together."""
+    if nodes is None:
+        return None
+    if nodes > ranks:
         raise UsageError(
             "distrain schedule",
             f"--nodes={nodes} is more than --ranks={ranks}",
             "give every node a rank",
         )
-    placement = None
-    if nodes is not None:
-        placement = [node for node, part in enumerate(split(ranks, nodes)) for _ in part]
-    return generate(algorithm, ranks, colors, collective, placement)
+    return [node for node, part in enumerate(split(ranks, nodes)) for _ in part]

@@ -10,7 +10,9 @@ that the eye can follow it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import cos, hypot, pi, sin
 
 from distrain.schedule import svg
@@ -25,7 +27,10 @@ _AXIS = 34.0  # above the lines of a row: its name and the numbers of the steps
 _GAP = 30.0  # between rows
 _LABELS = 30.0  # left of the lines: numbers of the ranks
 
+_MARK = "#c3c9d0"  # arcs and brackets of the nodes
 _FOLLOWED = 0  # the chunk whose way is drawn strong
+
+_NODE_LABELS = 46.0  # further left: names of the nodes
 
 Link = tuple[int, int]
 
@@ -37,6 +42,7 @@ class _Layout:
     ranks: int
     steps: int
     colors: int
+    nodes: tuple[int, ...] = ()
 
     @property
     def pitch(self) -> float:
@@ -64,7 +70,7 @@ class _Layout:
 
     @property
     def plot_x(self) -> float:
-        return _MARGIN + self.disc + 48.0 + _LABELS
+        return _MARGIN + self.disc + 48.0 + _LABELS + (_NODE_LABELS if self.nodes else 0)
 
     @property
     def width(self) -> float:
@@ -84,21 +90,53 @@ class _Layout:
 
     def stand(self, color: int, rank: int) -> tuple[float, float]:
         """Middle of a rank on the circle; rank 0 at the top, then clockwise."""
-        radius = self.disc / 2 - 12
+        radius = self.disc / 2 - (18 if self.nodes else 12)
         angle = 2 * pi * rank / self.ranks - pi / 2
         x, y = _MARGIN + self.disc / 2, self.top(color) + self.disc / 2
         return x + radius * cos(angle), y + radius * sin(angle)
 
 
-def draw(schedule: Schedule) -> str:
-    """Return an SVG picture of a Schedule, one row for each color."""
-    layout = _Layout(schedule.world_size, len(schedule.steps), schedule.colors)
+def draw(schedule: Schedule, nodes: Sequence[int] | None = None) -> str:
+    """Return an SVG picture of a Schedule, one row for each color.
+
+    Args:
+        schedule: what to draw.
+        nodes: ``nodes[r]`` is the node of rank ``r``, to mark which ranks live together.
+    """
+    layout = _Layout(schedule.world_size, len(schedule.steps), schedule.colors, tuple(nodes or ()))
     rows = [
-        svg.group(f"color-{color}", [*_circle(schedule, layout, color), *_plot(schedule, layout, color)])
+        svg.group(
+            f"color-{color}",
+            [*_node_marks(layout, color), *_circle(schedule, layout, color), *_plot(schedule, layout, color)],
+        )
         for color in range(schedule.colors)
     ]
     title = f"{schedule.name}, {schedule.collective.value} on {schedule.world_size} ranks"
     return svg.document(layout.width, layout.height, title, [*_header(schedule), *rows])
+
+
+def _node_marks(layout: _Layout, color: int) -> list[str]:
+    """A grey arc around the ranks of a node on the circle, and a bracket beside their lines."""
+    out: list[str] = []
+    middle_x, middle_y = _MARGIN + layout.disc / 2, layout.top(color) + layout.disc / 2
+    around, n = layout.disc / 2, svg.number
+    for node, run in groupby(range(len(layout.nodes)), key=lambda rank: layout.nodes[rank]):
+        ranks = list(run)
+        first, last = ((2 * pi * r / layout.ranks - pi / 2) for r in (ranks[0] - 0.32, ranks[-1] + 0.32))
+        wide = int(last - first > pi)
+        arc = (
+            f"M{n(middle_x + around * cos(first))},{n(middle_y + around * sin(first))} "
+            f"A{n(around)},{n(around)} 0 {wide} 1 "
+            f"{n(middle_x + around * cos(last))},{n(middle_y + around * sin(last))}"
+        )
+        top, bottom = layout.lane(color, ranks[0]) - 5, layout.lane(color, ranks[-1]) + 5
+        x = layout.plot_x - _LABELS
+        out += [
+            svg.path(arc, _MARK, 3.5),
+            svg.line(x, top, x, bottom, _MARK, 3.5),
+            svg.text(x - 7, (top + bottom) / 2 + 3.5, f"node {node}", 10, "end", svg.FAINT),
+        ]
+    return out
 
 
 def _plural(count: int, word: str) -> str:
