@@ -79,7 +79,8 @@ class _Foreground:
         assert self.process is not None
         while True:
             try:
-                return self.process.wait(timeout=0.5 if self.next_at is not None else None)
+                # a wait without a limit would go on after the signal that sets next_at
+                return self.process.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
                 if self.next_at is not None and self.asked and time.monotonic() > self.next_at:
                     self.stop(self.asked)
