@@ -162,5 +162,5 @@ def status(run: Path) -> str | None:
     """
     try:
         return str(json.loads((run / RESULT).read_text())["status"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,155 @@
+"""``distrain launch`` and ``distrain config`` as a shell sees them: output, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from distrain.cli import launch as launch_commands
+from distrain.config import RunConfig, load
+from distrain.errors import ConfigError, DataError
+
+Config = Callable[..., RunConfig]
+Mpirun = Callable[[str], Path]
+OPENMPI = "mpirun (Open MPI) 5.0.11"
+
+app = typer.Typer()
+launch_commands.register(app)
+
+
+def distrain(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_dry_run_tells_all_and_writes_nothing(project: Path, fake_mpirun: Mpirun) -> None:
+    mpirun = fake_mpirun(OPENMPI)
+    before = sorted(project.rglob("*"))
+    code, out = distrain("launch", "run.yaml", "train.duration=2ep", "--np", "2", "--dry-run")
+    assert code == 0
+    rows = dict(line.split("  ", 1) for line in out.split("# command")[0].strip().splitlines())
+    values = {name: value.strip() for name, value in rows.items()}
+    assert values["run folder"] == "runs/test"
+    assert values["world size"] == "2 ranks on 1 nodes"
+    assert values["global batch"] == "32 images"
+    assert values["steps per epoch"] == "31"
+    assert values["total steps"] == "62 (2ep)"
+    assert values["learning rate after warm-up"] == "0.0125"
+    assert values["bytes of data in memory per node"] == "103.1 KiB (105,600 bytes)"
+    assert values["MPI"] == f"{OPENMPI} ({mpirun})"
+    shown = out.split("# command\n")[1]
+    words = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{shown.replace('env ', 'printf ' + chr(39) + '%s' + chr(92) + 'n' + chr(39) + ' ', 1)}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert f"DISTRAIN_RUN_DIR={project / 'runs' / 'test'}" in words
+    assert str(mpirun) in words and words[words.index("-np") + 1] == "2"
+    assert sorted(project.rglob("*")) == before
+
+
+def test_dry_run_without_data_shows_the_command_and_fails(project: Path, fake_mpirun: Mpirun) -> None:
+    fake_mpirun(OPENMPI)
+    (project / "train" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="train: there is no pack here"):
+        distrain("launch", "run.yaml", "--dry-run")
+    with pytest.raises(DataError):
+        distrain("launch", "run.yaml")
+    assert not (project / "runs").exists()
+
+
+def test_job_that_leaves_no_result_fails(
+    project: Path, fake_mpirun: Mpirun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_mpirun(OPENMPI)
+    code, _ = distrain("launch", "run.yaml", "--np", "3", "seed=7")
+    assert code == 1
+    run = project / "runs" / "test"
+    assert load(run / "config.yaml") == load("run.yaml", ["launch.np=3", "seed=7"])
+    assert "-np 3" in (run / "command.txt").read_text()
+    assert json.loads((run / "launcher.json").read_text())["mpi"] == OPENMPI
+    assert str(run / "config.yaml") in capfd.readouterr().out  # the stand-in prints its arguments
+    monkeypatch.setenv("FAKE_CODE", "85")
+    assert distrain("launch", "run.yaml")[0] == 85
+    assert (project / "runs" / "test-2").is_dir()
+
+
+def test_resume(project: Path, fake_mpirun: Mpirun, capfd: pytest.CaptureFixture[str]) -> None:
+    fake_mpirun(OPENMPI)
+    distrain("launch", "run.yaml", "--resume", "auto")
+    assert not (project / "runs" / "test-2").exists()
+    (project / "runs" / "test" / "checkpoints").mkdir()
+    (project / "runs" / "test" / "checkpoints" / "step-000000001-0123456789abcdef.pt").touch()
+    code, out = distrain("launch", "run.yaml", "--resume", "auto", "--dry-run")
+    assert code == 0 and "runs/test (resumes)" in out
+    assert f"DISTRAIN_RESUME={project / 'runs' / 'test'}" in out
+    distrain("launch", "run.yaml", "--resume", "test")
+    assert (project / "runs" / "test" / "command.txt").read_text().count("-m distrain train") == 2
+    with pytest.raises(ConfigError, match="there is no run 'tset'"):
+        distrain("launch", "run.yaml", "--resume", "tset")
+
+
+def test_slurm_without_sbatch(
+    project: Path, fake_mpirun: Mpirun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_mpirun(OPENMPI)
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, _ = distrain("launch", "run.yaml", "launch.target=slurm", "launch.slurm.nodes=2", "name=a.b")
+    assert code == 0
+    written = (project / "runs" / "a.b" / "train.sbatch").read_text()
+    assert "#SBATCH --nodes=2\n" in written and f"RUN_DIR={project}/runs/a.b\n" in written
+
+
+def test_hosts_option(project: Path, fake_mpirun: Mpirun) -> None:
+    fake_mpirun(OPENMPI)
+    (project / "my hosts").write_text("a slots=2\nb:2\n")
+    code, out = distrain("launch", "run.yaml", "--hosts", "my hosts", "--dry-run")
+    assert code == 0 and "4 ranks on 2 nodes" in out and "# runs/test/hosts.txt\na slots=2\nb slots=2" in out
+
+
+def test_usage_error_is_exit_code_2(project: Path) -> None:
+    assert distrain("launch", "run.yaml", "--nq", "2")[0] == 2
+    assert distrain("launch")[0] == 2
+    with pytest.raises(ConfigError):
+        distrain("launch", "run.yaml", "--np", "0", "--dry-run")
+
+
+def test_config_commands(project: Path) -> None:
+    code, out = distrain("config", "schema")
+    assert code == 0 and json.loads(out)["properties"]["train"]
+    code, out = distrain("config", "show", "run.yaml", "seed=3")
+    assert code == 0 and "seed: 3\n" in out
+    assert distrain("config", "reference")[1].startswith("# Configuration\n")
+
+
+def test_failures_command(project: Path) -> None:
+    assert distrain("failures", ".")[0] == 0
+    (project / "failures").mkdir()
+    record = {"rank": 1, "exit_code": 4, "traceback": "boom", "time": 1.0}
+    (project / "failures" / "rank-0001.json").write_text(json.dumps(record))
+    assert distrain("failures", ".")[0] == 4
+
+
+def test_errors_are_one_line_and_exit_code_2(project: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "distrain", "launch", "run.yaml", "train.lr=1"], capture_output=True, text=True
+    )
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr == (
+        "distrain: command line: unknown setting 'train.lr' "
+        "(did you mean 'train.optimizer.lr'?); correct the key\n"
+    )
