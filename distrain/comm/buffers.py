@@ -61,6 +61,8 @@ def byte_view(tensor: torch.Tensor) -> np.ndarray:
     flat = tensor.detach().reshape(-1)
     if flat.numel() == 0:
         return np.empty(0, np.uint8)
+    if flat.numel() == 1:
+        flat = flat.as_strided((1,), (1,))  # one element is contiguous whatever its stride says
     return flat.view(torch.uint8).numpy()
 
 

@@ -89,9 +89,8 @@ class Landing:
     """The moment when results are usable on a GPU: an event on every side stream concerned."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self.devices: list[int | str | torch.device] = sorted(
-            {t.device for t in tensors if t.device.type == "cuda"}, key=str
-        )
+        found = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
+        self.devices: list[torch.device] = sorted(found, key=str)
         self._events: list[tuple[torch.device, torch.cuda.Event]] = []
 
     def record(self) -> None:

@@ -15,12 +15,14 @@ from distrain.comm.plan import Plan, make_plan
 from distrain.comm.settings import CommSettings
 from distrain.errors import LaunchError
 from distrain.schedule.ir import Collective
-from distrain.schedule.registry import generate
+from distrain.schedule.registry import family, generate
 
 # The MPI standard promises tags up to here; most libraries allow more.
 SMALLEST_TAG_LIMIT = 32767
 # Segments of one color in flight: enough to keep a pipeline of a few steps full.
 WINDOW = 4
+# For the collectives that a chosen algorithm lacks (trees have no halves).
+RING = "multicolor_ring"
 # Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
 PLANS_KEPT = 256
 
@@ -93,7 +95,10 @@ class Wire:
         """
         key = (collective, count, itemsize)
         s = self.settings
-        schedule = generate(s.algorithm, self.size, s.colors, collective, self.nodes)
+        able = collective in family(s.algorithm).collectives
+        schedule = generate(
+            s.algorithm if able else RING, self.size, s.colors, collective=collective, nodes=self.nodes
+        )
         if key not in self._plans:
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))

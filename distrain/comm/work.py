@@ -88,7 +88,7 @@ class DistrainWork(dist.Work):
     def get_future(self) -> torch.futures.Future:
         """Return a Future of the list of result tensors."""
         if self._future is None:
-            self._future = torch.futures.Future(devices=self._landing.devices)
+            self._future = torch.futures.Future(devices=[*self._landing.devices])
             for completion in self._completions:
                 self._engine.follow(completion)
             when_all_done(self._completions, self._resolve)

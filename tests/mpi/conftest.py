@@ -1,0 +1,89 @@
+"""Tests under ``mpirun -np N python -m pytest``: every test is run by all ranks together.
+
+A test that fails on one rank would leave the others waiting in a collective, so the first
+failure prints its rank and traceback and ends the whole job. Marks:
+
+    @pytest.mark.ranks(2, 3)         only in worlds of these sizes
+    @pytest.mark.ranks(at_least=2)   only in worlds at least so large
+    @pytest.mark.seconds(120)        more time than usual before a rank dumps its stacks and dies
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from distrain.comm import mpi
+from distrain.world import World
+
+SECONDS_PER_TEST = 60
+STATUS = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal reporter was made
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ranks(*sizes, at_least=1): world sizes in which the test makes sense")
+    config.addinivalue_line("markers", "seconds(limit): time limit of one test")
+    if mpi.initialize().Get_rank() != 0:
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        config.pluginmanager.unregister(reporter)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    size = mpi.initialize().Get_size()
+    for item in items:
+        mark = item.get_closest_marker("ranks")
+        if mark is None:
+            continue
+        smallest = mark.kwargs.get("at_least", 1)
+        if (mark.args and size not in mark.args) or size < smallest:
+            wanted = mark.args or f"{smallest} or more"
+            item.add_marker(pytest.mark.skip(reason=f"for worlds of {wanted} ranks; this one has {size}"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    comm = mpi.initialize()
+    if report.failed and comm.Get_size() > 1:
+        sys.stderr.write(
+            f"\nrank {comm.Get_rank()}: {item.nodeid} failed in {report.when}\n{report.longreprtext}\n"
+        )
+        sys.stderr.flush()
+        comm.Abort(1)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    comm = mpi.initialize()
+    status = config.stash.get(STATUS, 1)
+    if status and comm.Get_size() > 1:  # an internal error, or a collection that failed on this rank
+        sys.stdout.flush()
+        comm.Abort(status)
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A rank that is stuck shows where, and ends the job."""
+    mark = request.node.get_closest_marker("seconds")
+    faulthandler.dump_traceback_later(mark.args[0] if mark else SECONDS_PER_TEST, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """torch.distributed over the backend under test, started once for all tests that want it."""
+    import torch.distributed as dist
+
+    import distrain
+    from distrain.comm import runtime
+
+    return runtime.current().world if dist.is_initialized() else distrain.init_process_group()
