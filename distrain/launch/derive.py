@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distrain.config.schema import RunConfig
 from distrain.data.format import MANIFEST, Manifest, read_manifest
-from distrain.errors import ConfigError, DataError
+from distrain.data.order import steps_per_epoch
+from distrain.errors import DataError
 from distrain.launch.hosts import Host
 from distrain.units import format_bytes
 
@@ -100,14 +101,7 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
     most = max(host.slots for host in hosts)
     global_batch = world_size * data.batch_per_rank * config.train.accumulate
     images = packs.train.count if packs.train else None
-    steps = None if images is None else _steps(images, global_batch, data.last_batch)
-    if steps == 0:
-        raise ConfigError(
-            "data.batch_per_rank",
-            f"the {images} images of {data.train} are fewer than one global batch of {global_batch} "
-            f"({world_size} ranks x {data.batch_per_rank} images x {config.train.accumulate} micro-batches)",
-            "lower data.batch_per_rank or the number of ranks, or set data.last_batch=wrap",
-        )
+    steps = None if images is None else steps_per_epoch(images, global_batch, data.last_batch)
     known = [pack for pack in (packs.train, packs.val) if pack is not None]
     memory = sum(pack.bytes_in_memory for pack in known) if len(known) == 2 else None
     return Derived(
@@ -125,10 +119,6 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         node_bytes=0 if data.memory == "disk" else memory,
         queue_bytes=most * data.queue_batches * data.batch_per_rank * data.image_size**2 * 3,
     )
-
-
-def _steps(images: int, global_batch: int, last_batch: str) -> int:
-    return images // global_batch if last_batch == "drop" else -(-images // global_batch)
 
 
 def table(config: RunConfig, derived: Derived) -> list[tuple[str, str]]:
