@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 
-
 def picture(number: int, width: int = 40, height: int = 30) -> Image.Image:
     """A smooth colour picture, different for each number."""
     y, x = np.mgrid[:height, :width]

@@ -63,7 +63,9 @@ def test_epochs_differ() -> None:
     ("width", "height", "expected"),
     [(1000, 10, (493, 0, 13, 10)), (10, 1000, (0, 493, 10, 13)), (1, 1, (0, 0, 1, 1))],
 )
-def test_what_no_try_fits_is_cropped_at_the_centre(width: int, height: int, expected: tuple[int, ...]) -> None:
+def test_what_no_try_fits_is_cropped_at_the_centre(
+    width: int, height: int, expected: tuple[int, ...]
+) -> None:
     crops = draw(50, width, height, scale=(0.9, 1.0))
     assert {tuple(row) for row in crops.tolist()} == {expected}
 

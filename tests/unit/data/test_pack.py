@@ -78,7 +78,13 @@ def test_bad_files_are_skipped_with_reasons_and_odd_ones_converted(tmp_path: Pat
     (root / "only-bad/x.jpg").write_bytes(b"x")
     manifest = pack(f"imagefolder:{root}", tmp_path / "out")
     told = {skip.source: skip.reason for skip in manifest.skipped}
-    assert set(told) == {"ape/a-empty.jpg", "ape/b-text.jpg", "bee/c-cut.jpg", "bee/d-gone.jpg", "only-bad/x.jpg"}
+    assert set(told) == {
+        "ape/a-empty.jpg",
+        "ape/b-text.jpg",
+        "bee/c-cut.jpg",
+        "bee/d-gone.jpg",
+        "only-bad/x.jpg",
+    }
     assert told["ape/a-empty.jpg"] == "zero bytes" and "not an image" in told["ape/b-text.jpg"]
     assert told["bee/c-cut.jpg"].startswith("truncated") and "vanished" in told["bee/d-gone.jpg"]
     assert manifest.converted == {"JPEG CMYK": 1}
@@ -111,7 +117,9 @@ def test_a_shard_whose_images_are_all_unusable(tmp_path: Path, monkeypatch: pyte
     assert 0 in [shard.count for shard in manifest.shards]
     for memory in ("node", "disk"):
         store = Store.open(tmp_path / "out", DataSettings(train="-", val="-", memory=memory))
-        assert [bytes(store.blob(i)) for i in range(4)] == [data for name, data in files(root) if name != "bad"]
+        assert [bytes(store.blob(i)) for i in range(4)] == [
+            data for name, data in files(root) if name != "bad"
+        ]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -196,7 +204,9 @@ def test_a_full_disk_is_said_and_the_next_try_resumes(
     with pytest.raises(DataError, match=r"out: there is no pack here"):
         read_manifest(tmp_path / "out")
     calls.clear()
-    monkeypatch.setattr("distrain.data.shard_writer._fill", lambda f, j: (calls.append(j.number), write(f, j))[1])
+    monkeypatch.setattr(
+        "distrain.data.shard_writer._fill", lambda f, j: (calls.append(j.number), write(f, j))[1]
+    )
     manifest = pack(f"imagefolder:{tree}", tmp_path / "out")
     assert calls == list(range(2, len(manifest.shards)))  # the first two were not done again
     assert contents(tmp_path / "out") == files(tree)
@@ -226,9 +236,12 @@ def test_resume_refuses_another_source_or_options(
 KILLED = """
 import sys, time
 from distrain.data import pack, shard_writer
+def tell(done, total):
+    print(done, flush=True)
+    time.sleep(0.1)
 if __name__ == "__main__":
     pack._SHARD_BYTES_LEAST, pack._SHARDS_WANTED = 1, 8
-    pack.pack(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), progress=lambda d, t: (print(d, flush=True), time.sleep(.1)))
+    pack.pack(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), progress=tell)
 """
 
 

@@ -34,7 +34,11 @@ def test_without_control_groups_it_is_what_the_kernel_says(tmp_path: Path) -> No
 
 
 def test_the_tightest_group_above_the_process_counts(tmp_path: Path) -> None:
-    files = group("job/", 8 * GIB, 3 * GIB, GIB) | group("job/step/", "max", 2 * GIB, 0) | group("other/", 1, 1, 0)
+    files = (
+        group("job/", 8 * GIB, 3 * GIB, GIB)
+        | group("job/step/", "max", 2 * GIB, 0)
+        | group("other/", 1, 1, 0)
+    )
     assert free_bytes(machine(tmp_path, "0::/job/step\n", files)) == 6 * GIB
 
 

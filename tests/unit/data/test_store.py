@@ -86,7 +86,9 @@ def test_a_flipped_byte_names_shard_and_image(packed: tuple[Path, Manifest]) -> 
     store = Store.open(packed[0], DISK)  # reads no pixels before they are needed
     store.blob(16)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"shard-00000.bin, image 17 of the shard .*its checksum is wrong"):
+        with pytest.raises(
+            DataError, match=r"shard-00000.bin, image 17 of the shard .*its checksum is wrong"
+        ):
             store.blob(17)
 
 
@@ -96,7 +98,7 @@ def test_a_flipped_byte_in_the_tables_is_found(
     packed: tuple[Path, Manifest], settings: DataSettings, at: int
 ) -> None:
     flip(packed[0] / "shard-00000.bin", at)
-    with pytest.raises(DataError, match="shard-00000.bin: "):
+    with pytest.raises(DataError, match=r"shard-00000.bin: "):
         Store.open(packed[0], settings)
 
 
@@ -112,7 +114,7 @@ def test_a_shard_cut_short(packed: tuple[Path, Manifest], settings: DataSettings
 @both
 def test_a_missing_shard(packed: tuple[Path, Manifest], settings: DataSettings) -> None:
     (packed[0] / "shard-00000.bin").unlink()
-    with pytest.raises(DataError, match="shard-00000.bin: the shard cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"shard-00000.bin: the shard cannot be read: No such file"):
         Store.open(packed[0], settings)
 
 
@@ -137,7 +139,7 @@ def test_shards_in_each_others_place(tree: Path, tmp_path: Path, monkeypatch: py
 
 def rewrite(out: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
     """Change header or table of the first shard, with checksums that are right."""
-    path, records, start = shard_of(out)
+    path, records, _ = shard_of(out)
     raw = bytearray(path.read_bytes())
     header, records = np.frombuffer(raw, HEADER, count=1).copy(), records.copy()
     change(header[0:1], records)
@@ -160,7 +162,9 @@ def test_labels_outside_the_range(packed: tuple[Path, Manifest], settings: DataS
 
 @both
 @pytest.mark.parametrize("field", ["offset", "length"])
-def test_records_that_point_outside(packed: tuple[Path, Manifest], settings: DataSettings, field: str) -> None:
+def test_records_that_point_outside(
+    packed: tuple[Path, Manifest], settings: DataSettings, field: str
+) -> None:
     most = np.iinfo(RECORD[field]).max
     rewrite(packed[0], lambda header, records: records[field].__setitem__(9, most))
     with pytest.raises(DataError, match="image 9 of the shard lies outside"):
@@ -174,7 +178,7 @@ def test_another_format_version(packed: tuple[Path, Manifest]) -> None:
     manifest = packed[0] / "manifest.json"
     text = json.loads(manifest.read_text()) | {"version": 9, "colours": ["a key of the future"]}
     manifest.write_text(json.dumps(text))
-    with pytest.raises(DataError, match="version=9 of the format is not 1.*pack the data set again"):
+    with pytest.raises(DataError, match=r"version=9 of the format is not 1.*pack the data set again"):
         read_manifest(packed[0])
 
 
