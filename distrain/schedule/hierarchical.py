@@ -14,6 +14,7 @@ from distrain.schedule.ir import Collective, Op, Schedule, Step
 from distrain.schedule.orders import Order, by_node, hamiltonian_cycles
 from distrain.schedule.patterns import (
     Pattern,
+    backwards,
     beside,
     circulant_all_gather,
     circulant_reduce_scatter,
@@ -22,6 +23,9 @@ from distrain.schedule.patterns import (
     ring_all_gather,
     ring_reduce_scatter,
 )
+from distrain.schedule.tree import tree_reduce
+
+Blocks = Sequence[int]  # chunks that move together
 
 
 def hierarchical(
@@ -49,17 +53,53 @@ def hierarchical(
     return Schedule(name, collective, world_size, colors, world_size, tuple(steps))
 
 
+def hierarchical_tree(
+    world_size: int, colors: int = 2, nodes: Sequence[int] | None = None, arity: int | None = None
+) -> Schedule:
+    """Rings inside the nodes; between them one tree for each color, as in `multicolor_tree`.
+
+    An allreduce. Chunk ``i`` is the shard of the ranks with the local number ``i``.
+
+    Args:
+        world_size: number of ranks.
+        colors: number of colors.
+        nodes: ``nodes[r]`` is the node of rank ``r``; None: all ranks on one node.
+        arity: children of an interior node; by default the number of colors, at least 2.
+    """
+    groups = by_node(world_size, nodes)
+    shards = [[shard] for shard in range(max(len(ranks) for ranks in groups))]
+    arity = max(2, colors) if arity is None else arity
+    steps = beside(_one_tree(groups, shards, color, arity) for color in range(colors))
+    name = "hierarchical_tree"
+    return Schedule(name, Collective.ALLREDUCE, world_size, colors, len(shards), tuple(steps))
+
+
+def _one_tree(groups: Sequence[Order], shards: Sequence[Blocks], color: int, arity: int) -> list[Step]:
+    up = tree_reduce(len(groups), color, arity)
+    blocks = [[shard] for shard in shards]
+    return [
+        *_inside(groups, shards, color, Op.REDUCE),
+        *_lanes(groups, range(len(groups)), blocks, up, Op.REDUCE, color),
+        *_lanes(groups, range(len(groups)), blocks, backwards(up), Op.COPY, color),
+        *_inside(groups, shards, color, Op.COPY),
+    ]
+
+
 def _one_color(groups: Sequence[Order], color: int, collective: Collective, halving: bool) -> list[Step]:
     scatter = circulant_reduce_scatter if halving else ring_reduce_scatter
     gather = circulant_all_gather if halving else ring_all_gather
     reduces, gathers = halves(collective)
+    shards = [[g[i] for g in groups if i < len(g)] for i in range(max(len(g) for g in groups))]
+    tour = _tour(len(groups), color)
+    # In the lane of a shard each node's block is the chunk of its own rank, if it has that many ranks.
+    blocks = [[groups[node][i : i + 1] for node in tour] for i in range(len(shards))]
     steps: list[Step] = []
     if reduces:
-        steps += _inside(groups, color, Op.REDUCE)
-        steps += _between(groups, color, scatter(len(groups)), Op.REDUCE)
+        steps += _inside(groups, shards, color, Op.REDUCE)
+        steps += _lanes(groups, tour, blocks, scatter(len(groups)), Op.REDUCE, color)
     if gathers:
-        steps += _between(groups, color, gather(len(groups)), Op.COPY)
-        steps += _inside(groups, color, Op.COPY)
+        steps += _lanes(groups, tour, blocks, gather(len(groups)), Op.COPY, color)
+        steps += _inside(groups, shards, color, Op.COPY)
     return steps
 
 
@@ -70,14 +110,8 @@ def _tour(size: int, color: int) -> Order:
     return tour if color % 2 == 0 else tour[::-1]
 
 
-def _shards(groups: Sequence[Order]) -> list[list[int]]:
-    """``shards[i]`` are the chunks whose owners have the local number ``i``."""
-    return [[g[i] for g in groups if i < len(g)] for i in range(max(len(g) for g in groups))]
-
-
-def _inside(groups: Sequence[Order], color: int, op: Op) -> list[Step]:
+def _inside(groups: Sequence[Order], shards: Sequence[Blocks], color: int, op: Op) -> list[Step]:
     """All nodes at once: a ring over the ranks of the node, in which shards are the blocks."""
-    shards = _shards(groups)
     parts = []
     for ranks in groups:
         size = len(ranks)
@@ -88,12 +122,14 @@ def _inside(groups: Sequence[Order], color: int, op: Op) -> list[Step]:
     return beside(parts)
 
 
-def _between(groups: Sequence[Order], color: int, pattern: Pattern, op: Op) -> list[Step]:
-    """All shards at once: a lane over the nodes, in which each block is the chunk of a node's own rank."""
-    tour = _tour(len(groups), color)
-    lanes = []
-    for shard in range(max(len(ranks) for ranks in groups)):
-        carriers = [groups[node][shard % len(groups[node])] for node in tour]
-        blocks = [groups[node][shard : shard + 1] for node in tour]  # empty in a node that is too small
-        lanes.append(lift(pattern, op, carriers, blocks, color))
-    return beside(lanes)
+def _lanes(
+    groups: Sequence[Order],
+    tour: Sequence[int],
+    blocks: Sequence[Sequence[Blocks]],
+    pattern: Pattern,
+    op: Op,
+    color: int,
+) -> list[Step]:
+    """All shards at once: a pattern over the nodes of a tour, between the ranks that carry the shard."""
+    carriers = [[groups[node][shard % len(groups[node])] for node in tour] for shard in range(len(blocks))]
+    return beside(lift(pattern, op, ranks, lane, color) for ranks, lane in zip(carriers, blocks, strict=True))

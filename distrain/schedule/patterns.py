@@ -64,10 +64,12 @@ def circulant_reduce_scatter(size: int) -> Pattern:
 
 def circulant_all_gather(size: int) -> Pattern:
     """Recursive doubling for any size: the reduce-scatter backwards in time."""
-    return tuple(
-        tuple(Move(m.block, m.dst, m.src) for m in moves)
-        for moves in reversed(circulant_reduce_scatter(size))
-    )
+    return backwards(circulant_reduce_scatter(size))
+
+
+def backwards(pattern: Pattern) -> Pattern:
+    """Return a pattern backwards in time: what was collected is handed out again."""
+    return tuple(tuple(Move(m.block, m.dst, m.src) for m in moves) for moves in reversed(pattern))
 
 
 def lift(

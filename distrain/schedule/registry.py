@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 
 from distrain.errors import UsageError, nearest
 from distrain.schedule.halving import halving_doubling
-from distrain.schedule.hierarchical import hierarchical
+from distrain.schedule.hierarchical import hierarchical, hierarchical_tree
 from distrain.schedule.ir import Collective, Schedule
 from distrain.schedule.ring import multicolor_ring, ring
 from distrain.schedule.tree import multicolor_tree
@@ -53,6 +53,11 @@ _FAMILIES = {
     "hierarchical": Family(hierarchical, ALL, "rings inside the nodes, a ring for each shard between them"),
     "hierarchical_halving": Family(
         partial(hierarchical, halving=True), ALL, "rings inside the nodes, few steps between them"
+    ),
+    "hierarchical_tree": Family(
+        lambda size, colors, collective, nodes: hierarchical_tree(size, colors, nodes),
+        (Collective.ALLREDUCE,),
+        "rings inside the nodes, one tree for each color between them",
     ),
 }
 

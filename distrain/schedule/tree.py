@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distrain.schedule.ir import Collective, Op, Schedule, Step, Transfer
-from distrain.schedule.patterns import beside
+from distrain.schedule.ir import Collective, Op, Schedule, Step
+from distrain.schedule.patterns import Move, Pattern, backwards, beside, lift
 
 
 def multicolor_tree(world_size: int, colors: int = 2, arity: int | None = None) -> Schedule:
@@ -28,27 +28,30 @@ def multicolor_tree(world_size: int, colors: int = 2, arity: int | None = None) 
         arity: children of an interior rank; by default the number of colors, at least 2.
     """
     arity = max(2, colors) if arity is None else arity
-    interior = -(-(world_size - 1) // arity)
-    steps = beside(_one_tree(world_size, color, color * interior, arity) for color in range(colors))
+    steps = beside(_one_color(world_size, color, arity) for color in range(colors))
     return Schedule("multicolor_tree", Collective.ALLREDUCE, world_size, colors, 1, tuple(steps))
 
 
-def _levels(world_size: int, arity: int) -> Iterator[range]:
+def _one_color(world_size: int, color: int, arity: int) -> list[Step]:
+    up = tree_reduce(world_size, color, arity)
+    ranks = range(world_size)
+    return lift(up, Op.REDUCE, ranks, [(0,)], color) + lift(backwards(up), Op.COPY, ranks, [(0,)], color)
+
+
+def tree_reduce(size: int, color: int, arity: int) -> Pattern:
+    """Block 0 goes up the tree of a color, level by level, to the root at ``color * I``."""
+    root = color * -(-(size - 1) // arity)
+
+    def up(place: int) -> Move:
+        return Move(0, (root + place) % size, (root + (place - 1) // arity) % size)
+
+    below_root = list(_levels(size, arity))[1:]
+    return tuple(tuple(up(place) for place in level) for level in reversed(below_root))
+
+
+def _levels(size: int, arity: int) -> Iterator[range]:
     """Places of a complete tree, level by level: place ``p`` has the parent ``(p - 1) // arity``."""
     start, width = 0, 1
-    while start < world_size:
-        yield range(start, min(start + width, world_size))
+    while start < size:
+        yield range(start, min(start + width, size))
         start, width = start + width, width * arity
-
-
-def _one_tree(world_size: int, color: int, root: int, arity: int) -> list[Step]:
-    """Reduce up level by level, then the same links backwards; place ``p`` is rank ``root + p``."""
-
-    def link(place: int) -> tuple[int, int]:
-        return (root + place) % world_size, (root + (place - 1) // arity) % world_size
-
-    below = list(_levels(world_size, arity))[1:]
-    links = [[link(place) for place in level] for level in below]
-    up = [tuple(Transfer(color, 0, child, parent, Op.REDUCE) for child, parent in level) for level in links]
-    down = [tuple(Transfer(color, 0, parent, child, Op.COPY) for child, parent in level) for level in links]
-    return [*reversed(up), *down]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distrain.errors import UsageError
 from distrain.schedule.halving import halving_doubling
-from distrain.schedule.hierarchical import hierarchical
+from distrain.schedule.hierarchical import hierarchical, hierarchical_tree
 from distrain.schedule.ir import Collective, Op, Schedule
 from distrain.schedule.registry import generate
 from distrain.schedule.ring import ring
@@ -109,6 +109,30 @@ def test_hierarchy_works_for_nodes_of_any_sizes(
     nodes: list[int], collective: Collective, halving: bool, colors: int
 ) -> None:
     verify(hierarchical(len(nodes), colors, collective, nodes, halving))
+
+
+def test_trees_between_nodes_keep_their_interiors_apart() -> None:
+    nodes, local, colors = 8, 3, 4
+    node = [rank // local for rank in range(nodes * local)]
+    schedule = hierarchical_tree(nodes * local, colors, node)
+    verify(schedule)
+    assert (schedule.chunks, len(schedule.steps)) == (local, 2 * (local - 1) + 2 * 2)
+    adders: list[set[int]] = [set() for _ in range(colors)]
+    for t in (t for step in schedule.steps for t in step if node[t.src] != node[t.dst]):
+        assert t.src % local == t.dst % local == t.chunk  # each shard stays on its rail
+        if t.op is Op.REDUCE:
+            adders[t.color].add(node[t.dst])
+    assert sorted(n for nodes_of_color in adders for n in nodes_of_color) == list(range(nodes))
+
+
+def test_tree_between_nodes_of_one_rank_is_the_flat_tree() -> None:
+    assert hierarchical_tree(9, 3, range(9)).steps == multicolor_tree(9, 3).steps
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=24), st.integers(1, 4))
+def test_trees_work_between_nodes_of_any_sizes(nodes: list[int], colors: int) -> None:
+    verify(hierarchical_tree(len(nodes), colors, nodes))
 
 
 def test_hierarchy_without_nodes_is_a_ring() -> None:
