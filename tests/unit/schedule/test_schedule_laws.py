@@ -33,7 +33,7 @@ def test_every_world_up_to_33_keeps_the_laws(name: str, size: int) -> None:
         verify(generate(name, size, 1 + size % 3, collective))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(schedules())
 def test_any_colors_and_nodes_keep_the_laws(schedule: Schedule) -> None:
     verify(schedule)
