@@ -102,6 +102,7 @@ class GroupBase(dist.ProcessGroup):
         self._wire = wire
         self._timeout_seconds = timeout.total_seconds()
         self._coalescing: list[DistrainWork] | None = None
+        self._group_name = self._group_description = ""
 
     def getBackendName(self) -> str:
         """Name of the backend, as torch's C++ side asks for it."""
@@ -110,6 +111,24 @@ class GroupBase(dist.ProcessGroup):
     def name(self) -> str:
         """Name of the backend."""
         return BACKEND
+
+    # The base class keeps name and description in its C++ backends, of which this group has none.
+
+    def getGroupName(self) -> str:
+        """Name under which torch registers the group."""
+        return self._group_name
+
+    def setGroupName(self, name: str) -> None:
+        """Take the name from torch."""
+        self._group_name = name
+
+    def getGroupDesc(self) -> str:
+        """What the group is for, in torch's words."""
+        return self._group_description
+
+    def setGroupDesc(self, description: str) -> None:
+        """Take the description from torch."""
+        self._group_description = description
 
     @property
     def _device_types(self) -> list[torch.device]:

@@ -1,0 +1,130 @@
+"""Subgroups: new_group, several at once, DeviceMesh, and what is built on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from distrain.world import World
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+
+def test_a_group_of_even_and_one_of_odd_ranks(world: World) -> None:
+    """Rank r gives r; each group sees the sum of its members."""
+    groups = [dist.new_group(list(range(first, world.size, 2))) for first in (0, 1) if first < world.size]
+    mine = groups[world.rank % 2]
+    t = torch.tensor([float(world.rank)])
+    dist.all_reduce(t, group=mine)
+    assert t.item() == sum(range(world.rank % 2, world.size, 2))
+    members = dist.get_process_group_ranks(mine)
+    out: list[object] = [None] * len(members)
+    dist.all_gather_object(out, world.rank, group=mine)
+    assert out == members
+    dist.destroy_process_group(mine)
+
+
+def test_all_pairs_at_once(world: World) -> None:
+    """Every rank is in P-1 groups of two, with collectives in flight in all of them together."""
+    pairs = [(a, b) for a in range(world.size) for b in range(a + 1, world.size)]
+    groups = {pair: dist.new_group(pair) for pair in pairs}
+    running = []
+    for pair in pairs:
+        if world.rank in pair:
+            t = torch.full((5000,), float(world.rank + 1))
+            running.append((pair, t, dist.all_reduce(t, group=groups[pair], async_op=True)))
+    for (a, b), t, work in reversed(running):
+        work.wait()
+        assert t.unique().tolist() == [a + b + 2]
+
+
+def test_group_of_one(world: World) -> None:
+    groups = [dist.new_group([rank]) for rank in range(world.size)]
+    t = torch.tensor([7.0])
+    dist.all_reduce(t, group=groups[world.rank])
+    assert t.item() == 7
+
+
+@pytest.mark.ranks(2, 4)
+def test_device_mesh(world: World) -> None:
+    """A mesh of P/2 by 2: sums over rows and over columns."""
+    mesh = init_device_mesh("cpu", (world.size // 2, 2), mesh_dim_names=("outer", "inner"))
+    row, column = divmod(world.rank, 2)
+    inner = torch.tensor([world.rank])
+    dist.all_reduce(inner, group=mesh.get_group("inner"))
+    assert inner.item() == 4 * row + 1
+    outer = torch.tensor([world.rank])
+    dist.all_reduce(outer, group=mesh.get_group("outer"))
+    assert outer.item() == sum(range(column, world.size, 2))
+
+
+@pytest.mark.ranks(2, 3, 4)
+def test_fully_sharded(world: World) -> None:
+    """FSDP2 gives the gradients of one process that sees all batches."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    single = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    torch.manual_seed(0)
+    sharded = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4))
+    mesh = init_device_mesh("cpu", (world.size,))
+    fully_shard(sharded, mesh=mesh)
+    batches = [torch.randn(6, 8, generator=torch.Generator().manual_seed(r)) for r in range(world.size)]
+    sharded(batches[world.rank]).square().mean().backward()
+    torch.stack([single(x).square().mean() for x in batches]).mean().backward()
+    for ours, expected in zip(sharded.parameters(), single.parameters(), strict=True):
+        assert ours.grad is not None and expected.grad is not None
+        whole = ours.grad.full_tensor()  # type: ignore[attr-defined]
+        torch.testing.assert_close(whole, expected.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_zero_redundancy_optimizer(world: World) -> None:
+    """Sharded optimizer state gives the weights of the plain optimizer."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+    from torch.nn.parallel import DistributedDataParallel
+
+    def run(make: object) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        net = DistributedDataParallel(nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)))
+        optimizer = make(net.parameters())  # type: ignore[operator]
+        for step in range(3):
+            x = torch.randn(6, 8, generator=torch.Generator().manual_seed(10 * step + world.rank))
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+        return [p.detach().clone() for p in net.parameters()]
+
+    plain = run(lambda params: torch.optim.Adam(params, lr=0.01))
+    sharded = run(lambda params: ZeroRedundancyOptimizer(params, torch.optim.Adam, lr=0.01))
+    for a, b in zip(plain, sharded, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_functional_collectives(world: World) -> None:
+    """The form that DTensor and torch.compile use: sums, gathers and scatters of new tensors."""
+    import torch.distributed._functional_collectives as functional
+
+    group = dist.group.WORLD
+    t = torch.tensor([world.rank + 1.0])
+    assert functional.all_reduce(t, "sum", group).tolist() == [world.size * (world.size + 1) / 2]
+    assert functional.all_gather_tensor(t, 0, group).tolist() == [s + 1.0 for s in range(world.size)]
+    source = torch.arange(float(world.size)) + world.rank
+    scattered = functional.reduce_scatter_tensor(source, "sum", 0, group)
+    assert scattered.tolist() == [world.size * world.rank + world.size * (world.size - 1) / 2]
+
+
+def test_distributed_checkpoint(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """torch.distributed.checkpoint writes and reads over the backend."""
+    import torch.distributed.checkpoint as checkpoint
+
+    where = [str(tmp_path_factory.mktemp("checkpoint"))]
+    dist.broadcast_object_list(where, src=0)
+    state = {"weights": torch.arange(10.0), "step": 3}
+    checkpoint.save(state, checkpoint_id=where[0])
+    loaded = {"weights": torch.zeros(10), "step": 0}
+    checkpoint.load(loaded, checkpoint_id=where[0])
+    assert torch.equal(loaded["weights"], state["weights"]) and loaded["step"] == 3
+    dist.barrier()
