@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # test modules here import data_trees
+
 from data_trees import write_tree
 
 from distrain.data.convert import Options

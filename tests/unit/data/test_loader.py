@@ -11,7 +11,7 @@ import torch
 from data_trees import write_tree
 
 from distrain.data.convert import Packed, convert
-from distrain.data.decode.engine import create
+from distrain.data.decode.engine import DecodeEngine, create
 from distrain.data.format import Manifest
 from distrain.data.loader import Batch, EvalLoader, TrainLoader
 from distrain.data.order import EpochOrder
@@ -144,6 +144,12 @@ def test_evaluation_counts_each_image_once(store: Store, ranks: int) -> None:
     assert all(np.array_equal(pixels[i], images[i]) for i in range(41))
 
 
+@pytest.fixture(params=["turbojpeg", "auto"])
+def engine(request: pytest.FixtureRequest) -> DecodeEngine:
+    """The fallback, and what is best here: the rules for bad images hold with both."""
+    return create(request.param)
+
+
 BAD = (3, 4, 40)  # neighbours, and the last of the pack
 
 
@@ -162,24 +168,24 @@ def spoilt(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store
     return Store.open(tmp_path / "spoilt", settings())
 
 
-def test_fail_names_image_and_shard(spoilt: Store) -> None:
-    loader = EvalLoader(spoilt, settings(), ENGINE, 0, 1)
+def test_fail_names_image_and_shard(engine: DecodeEngine, spoilt: Store) -> None:
+    loader = EvalLoader(spoilt, settings(), engine, 0, 1)
     where = r"spoilt/shard-00000.bin, image 3 of the shard \(index 3\): it cannot be decoded: "
     with pytest.raises(DataError, match=where + ".*data.on_bad_image=skip"):
         list(loader)
     loader.close()
-    train = TrainLoader(spoilt, settings(), ENGINE, 0, 1, seed=0)
+    train = TrainLoader(spoilt, settings(), engine, 0, 1, seed=0)
     with pytest.raises(DataError, match=r"image (3|4|40) of the shard"):
         list(train.epoch(0))
     train.close()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_skip_in_training_keeps_the_batch_size(spoilt: Store, ranks: int) -> None:
+def test_skip_in_training_keeps_the_batch_size(engine: DecodeEngine, spoilt: Store, ranks: int) -> None:
     options = settings(on_bad_image="skip", last_batch="wrap", batch_per_rank=4 // ranks)
     order = EpochOrder(0, 0, 41).indices(np.arange(44) % 41)
     expected = [{3: 5, 4: 5, 40: 0}.get(i, i) for i in order.tolist()]
-    loaders = [TrainLoader(spoilt, options, ENGINE, r, ranks, seed=0) for r in range(ranks)]
+    loaders = [TrainLoader(spoilt, options, engine, r, ranks, seed=0) for r in range(ranks)]
     got = []
     for parts in zip(*(loader.epoch(0) for loader in loaders), strict=True):
         assert all(part.images.shape == (4 // ranks, 16, 16, 3) for part in parts)
@@ -192,12 +198,12 @@ def test_skip_in_training_keeps_the_batch_size(spoilt: Store, ranks: int) -> Non
 
 @pytest.mark.parametrize(("batch", "piece"), [(41, 32), (4, 32), (41, 2), (1, 32)])
 def test_skip_in_evaluation_leaves_the_image_out(
-    spoilt: Store, monkeypatch: pytest.MonkeyPatch, batch: int, piece: int
+    engine: DecodeEngine, spoilt: Store, monkeypatch: pytest.MonkeyPatch, batch: int, piece: int
 ) -> None:
     monkeypatch.setattr("distrain.data.pipeline._PIECE", piece)
     good = [i for i in range(41) if i not in BAD]
-    loader = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=batch), ENGINE, 0, 1)
-    reference = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=1), ENGINE, 0, 1)
+    loader = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=batch), engine, 0, 1)
+    reference = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=1), engine, 0, 1)
     found = copied(loader)
     assert [i for _, _, indices in found for i in indices] == good
     assert loader.skipped_images == 3
@@ -207,16 +213,16 @@ def test_skip_in_evaluation_leaves_the_image_out(
         one.close()
 
 
-def test_nothing_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_decodes(engine: DecodeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree(tmp_path / "src", {"ape": 3})
     monkeypatch.setattr("distrain.data.shard_writer.convert", lambda data, options: Packed(b"junk", 9, 9))
     pack(f"imagefolder:{root}", tmp_path / "out")
     store = Store.open(tmp_path / "out", settings())
     options = settings(on_bad_image="skip", batch_per_rank=2)
-    train = TrainLoader(store, options, ENGINE, 0, 1, seed=0)
+    train = TrainLoader(store, options, engine, 0, 1, seed=0)
     with pytest.raises(DataError, match="none of its images decodes"):
         next(train.epoch(0))
-    held_out = EvalLoader(store, options, ENGINE, 0, 1)
+    held_out = EvalLoader(store, options, engine, 0, 1)
     assert list(held_out) == [] and held_out.skipped_images == 3
     train.close()
     held_out.close()
