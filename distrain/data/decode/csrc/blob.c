@@ -64,7 +64,7 @@ Status blob_open(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *fra
         frame->components != (int)components || frame->mcu_rows != (int)rows ||
         checkpoints_per_row(frame) != (int)per_row)
         return STATUS_BAD_BLOB;
-    *scan = (Scan){header + header_size, scan_size, bytes + BLOB_HEADER, (int)mcus, (int)per_row};
+    *scan = (Scan){header + header_size, scan_size, bytes + BLOB_HEADER, (int)per_row};
     return check_size(frame, scan);
 }
 
@@ -76,7 +76,7 @@ void checkpoint_read(const Scan *scan, const Frame *frame, int row, int column, 
                        (size_t)row * checkpoint_row_size(scan->checkpoints_per_row, frame->components);
     found->bit = load_u32(p);
     p += 4;
-    for (int i = 0; i <= column / scan->checkpoint_mcus; i++, p += entry_size)
+    for (int i = 0; i <= column / CHECKPOINT_MCUS; i++, p += entry_size)
         found->bit += load_u16(p);
     p -= entry_size;
     for (int i = 0; i < frame->components; i++)
@@ -143,7 +143,7 @@ Status blob_build(Decoder *decoder, const uint8_t *jpeg, size_t size, uint8_t *o
     int per_row = checkpoints_per_row(&frame);
     size_t index_size = (size_t)frame.mcu_rows * checkpoint_row_size(per_row, frame.components);
     memset(out, 0, BLOB_HEADER);
-    status = decoder->kernel->index_scan(&frame, &scan, CHECKPOINT_MCUS, out + BLOB_HEADER);
+    status = decoder->kernel->index_scan(&frame, &scan, out + BLOB_HEADER);
     if (status != STATUS_OK)
         return status;
     uint8_t *header = out + BLOB_HEADER + index_size;

@@ -49,25 +49,21 @@ static bool is_smoothed(const Frame *frame)
     return frame->h == 1 || (frame->width + 1) / 2 > 2;
 }
 
-/* Filters of both axes, for the first component and for the others: tap stores 0 and 1, 2 and 3. */
+/* Filters of both axes, for each component. */
 static Status build_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
                          int height, const Taps *rows[], const Taps *columns[])
 {
-    bool smooth = is_smoothed(frame);
+    bool smooth = is_smoothed(frame), half_rows = frame->v == 2, half_columns = frame->h == 2;
     for (int i = 0; i < frame->components; i++) {
-        rows[i] = &decoder->taps[i > 0 && frame->v == 2 ? 2 : 0].taps;
-        columns[i] = &decoder->taps[i > 0 && frame->h == 2 ? 3 : 1].taps;
+        rows[i] = &decoder->rows[i > 0 && half_rows].taps;
+        columns[i] = &decoder->columns[i > 0 && half_columns].taps;
     }
-    Status status = taps_build(&decoder->taps[0], crop[1], crop[3], height, false, 1, false, frame->height);
-    if (status == STATUS_OK)
-        status = taps_build(&decoder->taps[1], crop[0], crop[2], width, mirror, 1, false, frame->width);
-    if (status == STATUS_OK && frame->v == 2)
-        status = taps_build(&decoder->taps[2], crop[1], crop[3], height, false, 2, smooth,
-                            (frame->height + 1) / 2);
-    if (status == STATUS_OK && frame->h == 2)
-        status = taps_build(&decoder->taps[3], crop[0], crop[2], width, mirror, 2, smooth,
-                            (frame->width + 1) / 2);
-    return status;
+    Axis vertical = {crop[1], crop[3], height, false, (frame->height + 1) / 2, smooth};
+    Axis horizontal = {crop[0], crop[2], width, mirror, (frame->width + 1) / 2, smooth};
+    Status status = taps_build(&vertical, &decoder->rows[0], half_rows ? &decoder->rows[1] : NULL);
+    if (status != STATUS_OK)
+        return status;
+    return taps_build(&horizontal, &decoder->columns[0], half_columns ? &decoder->columns[1] : NULL);
 }
 
 /* The MCUs that hold all samples which the filters read. */
@@ -112,7 +108,7 @@ static Status resample(Decoder *decoder, int component, const Plane *plane, cons
 {
     int width = columns->last - columns->first;
     int16_t *half = (int16_t *)buffer_reserve(
-        &decoder->columns, (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
+        &decoder->half, (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
     *out = (int16_t *)buffer_reserve(&decoder->resized[component],
                                      (size_t)rows->outputs * (size_t)columns->outputs * sizeof(int16_t));
     if (half == NULL || *out == NULL)
@@ -200,14 +196,16 @@ EXPORT void distrain_decoder_free(Decoder *decoder)
     if (decoder == NULL)
         return;
     free(decoder->scan.data);
-    free(decoder->columns.data);
+    free(decoder->half.data);
     for (int i = 0; i < MAX_COMPONENTS; i++) {
         free(decoder->planes[i].data);
         free(decoder->resized[i].data);
     }
-    for (int i = 0; i < 4; i++) {
-        free(decoder->taps[i].starts.data);
-        free(decoder->taps[i].weights.data);
+    for (int i = 0; i < 2; i++) {
+        free(decoder->rows[i].starts.data);
+        free(decoder->rows[i].weights.data);
+        free(decoder->columns[i].starts.data);
+        free(decoder->columns[i].weights.data);
     }
     free(decoder);
 }

@@ -2,7 +2,7 @@
  *
  * This is where most of the time goes. A symbol costs one load from a 16 KiB table whose address
  * depends on the symbol before: a chain of about 8 cycles. Two rows of MCUs are therefore decoded
- * in turn (read_two_blocks): while one waits for its load, the other one works. */
+ * in turn (read_two_runs): while one waits for its load, the other one works. */
 #ifndef DISTRAIN_ENTROPY_H
 #define DISTRAIN_ENTROPY_H
 
@@ -20,7 +20,10 @@ enum {
     ADVANCE_END_OF_BLOCK = 128,
     ADVANCE_INVALID = 255,
     ENTRY_INVALID = ADVANCE_INVALID << 8,
-    COEFFICIENT_SLOTS = 80 /* 64 coefficients, and slot 64 into which everything invalid is written */
+    MCU_BLOCKS = 6,   /* at most: 4 of luma, 2 of chroma */
+    RUN_MCUS = 4,     /* MCUs that are decoded before their blocks are transformed */
+    RUN_BLOCKS = RUN_MCUS * MCU_BLOCKS,
+    BLOCK_BYTES = 224 /* more than the longest block (27 + 63 * 26 bits) and what a refill loads */
 };
 
 uint32_t huffman_long_code(const HuffmanTable *table, uint64_t window);
@@ -38,12 +41,11 @@ ALWAYS_INLINE uint32_t entry_with_value(uint64_t window, uint32_t entry)
 }
 
 /* Reads bits from the most significant end. Invariant: the top `available` bits of window are the
- * next bits of the scan. `next` never passes `limit`, behind which 8 bytes are readable: a reader
- * that runs over its end sees padding again and again, and reader_position tells. */
+ * next bits of the scan. */
 typedef struct {
-    const uint8_t *next, *limit;
+    const uint8_t *next;
     uint64_t window;
-    int available;
+    uint64_t available;
 } BitReader;
 
 ALWAYS_INLINE uint64_t load_big_endian(const uint8_t *p)
@@ -56,28 +58,33 @@ ALWAYS_INLINE uint64_t load_big_endian(const uint8_t *p)
     return value;
 }
 
-/* Afterwards at least 56 bits are available: enough for two AC symbols of 26 bits. */
-ALWAYS_INLINE void reader_refill(BitReader *reader)
+/* Afterwards at least 56 bits are available: enough for two AC symbols of 26 bits.
+ *
+ * limit: the last place from which 8 bytes may be loaded; a reader that runs over its end stays there,
+ * and reader_overrun tells. NULL where the caller knows that the end is far. */
+ALWAYS_INLINE void reader_refill(BitReader *reader, const uint8_t *limit)
 {
     reader->window |= load_big_endian(reader->next) >> reader->available;
-    reader->next += (63 - reader->available) >> 3;
-    reader->next = reader->next < reader->limit ? reader->next : reader->limit;
+    reader->next += 7 - (reader->available >> 3);
+    if (limit != NULL && reader->next > limit)
+        reader->next = limit;
     reader->available |= 56;
 }
 
 ALWAYS_INLINE void reader_consume(BitReader *reader, uint32_t bits)
 {
     reader->window <<= bits;
-    reader->available -= (int)bits;
+    reader->available -= bits;
 }
+
+static inline const uint8_t *scan_limit(const Scan *scan) { return scan->bytes + scan->size + SCAN_PADDING - 8; }
 
 /* Start at a bit of the scan. Positions behind the end are allowed: reader_overrun tells. */
 static inline BitReader reader_at(const Scan *scan, uint32_t bit)
 {
     size_t byte = bit >> 3;
-    BitReader reader = {scan->bytes + (byte < scan->size ? byte : scan->size),
-                        scan->bytes + scan->size + SCAN_PADDING - 8, 0, 0};
-    reader_refill(&reader);
+    BitReader reader = {scan->bytes + (byte < scan->size ? byte : scan->size), 0, 0};
+    reader_refill(&reader, scan_limit(scan));
     reader_consume(&reader, bit & 7);
     return reader;
 }
@@ -85,7 +92,7 @@ static inline BitReader reader_at(const Scan *scan, uint32_t bit)
 /* The position of the next bit, counted from the start of the scan. */
 static inline uint64_t reader_position(const BitReader *reader, const Scan *scan)
 {
-    return (uint64_t)(reader->next - scan->bytes) * 8 - (uint64_t)reader->available;
+    return (uint64_t)(reader->next - scan->bytes) * 8 - reader->available;
 }
 
 static inline bool reader_overrun(const BitReader *reader, const Scan *scan)
@@ -93,9 +100,38 @@ static inline bool reader_overrun(const BitReader *reader, const Scan *scan)
     return reader_position(reader, scan) > (uint64_t)scan->size * 8;
 }
 
-/* Where the coefficient with zigzag number k goes: column * 8 + row (transposed, as the IDCT reads it).
- * Numbers past 63 (end of block, invalid) go to the waste slot. */
-extern const uint8_t coefficient_slot[64 + 256];
+/* Where the coefficient goes that moves the index to i (its zigzag number is i - 1): column * 8 + row
+ * (transposed, as the IDCT reads it). Past 64 (end of block, invalid) it is slot 64, the waste. */
+extern const uint8_t coefficient_slot[65 + 255];
+
+/* The blocks of an MCU in the order of the scan. */
+typedef struct {
+    int count; /* 1..6 */
+    const HuffmanTable *dc[MCU_BLOCKS], *ac[MCU_BLOCKS];
+    int component[MCU_BLOCKS];
+} McuPlan;
+
+/* A place in the scan with its DC predictors: MCUs can be decoded from here on. */
+typedef struct {
+    BitReader reader;
+    int16_t dc[MAX_COMPONENTS];
+} Stream;
+
+/* The coefficients of a run of MCUs. */
+typedef struct {
+    _Alignas(64) int16_t values[RUN_BLOCKS * 64 + 64]; /* transposed; a block's waste is the next one's DC */
+    uint8_t lengths[RUN_BLOCKS];                       /* coefficients of each block; 0: broken */
+} Run;
+
+/* The state of one stream while a run is decoded. */
+typedef struct {
+    BitReader reader;
+    const HuffmanTable *ac;
+    int16_t *block;
+    unsigned index; /* of the next coefficient */
+    int number;     /* of the block in its MCU */
+    uint8_t *length, *end;
+} Lane;
 
 ALWAYS_INLINE uint32_t next_entry(const BitReader *reader, const HuffmanTable *table)
 {
@@ -106,87 +142,109 @@ ALWAYS_INLINE uint32_t next_entry(const BitReader *reader, const HuffmanTable *t
     return entry;
 }
 
-/* Decode the DC difference and return the index of the next coefficient: 1, or past all of them. */
-ALWAYS_INLINE int read_dc(BitReader *reader, const HuffmanTable *table, int16_t *predictor)
+/* Decode the DC coefficient of the lane's block. */
+ALWAYS_INLINE void lane_read_dc(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *limit)
 {
-    reader_refill(reader);
-    uint32_t entry = next_entry(reader, table);
-    reader_consume(reader, entry & 63);
+    int16_t *predictor = &stream->dc[plan->component[lane->number]];
+    reader_refill(&lane->reader, limit);
+    uint32_t entry = next_entry(&lane->reader, plan->dc[lane->number]);
+    reader_consume(&lane->reader, entry & 63);
     *predictor = (int16_t)(*predictor + (int16_t)(entry >> 16));
-    return (int)(entry >> 8 & 255);
+    lane->block[0] = *predictor;
+    lane->ac = plan->ac[lane->number];
+    lane->index = entry >> 8 & 255; /* 1; past all coefficients if the code is invalid */
 }
 
-/* Decode one AC symbol: store its value, return the next index. */
-ALWAYS_INLINE int read_ac(BitReader *reader, const HuffmanTable *table, int index, bool keep, int16_t *out)
+/* Decode one AC symbol of at most 26 bits. */
+ALWAYS_INLINE void lane_read_ac(Lane *lane)
 {
-    uint32_t entry = next_entry(reader, table);
-    reader_consume(reader, entry & 63);
-    index += (int)(entry >> 8 & 255);
-    if (keep)
-        out[coefficient_slot[index - 1]] = (int16_t)(entry >> 16);
-    return index;
+    uint32_t entry = next_entry(&lane->reader, lane->ac);
+    reader_consume(&lane->reader, entry & 63);
+    lane->index += entry >> 8 & 255;
+    lane->block[coefficient_slot[lane->index]] = (int16_t)(entry >> 16);
 }
 
-/* Number of coefficients that a block has, 1..64, from the index at which its loop ended; 0: invalid. */
-ALWAYS_INLINE int block_length(int index)
+/* Number of coefficients that a block has, 1..64, from the index at which it ended; 0: invalid. */
+ALWAYS_INLINE uint8_t block_length(unsigned index)
 {
-    if (index == 64)
-        return 64;
-    int length = index - ADVANCE_END_OF_BLOCK;
-    return length >= 1 && length < 64 ? length : 0;
+    unsigned length = index == 64 ? 64 : index - ADVANCE_END_OF_BLOCK;
+    return (uint8_t)(length <= 64 ? length : 0);
 }
 
-ALWAYS_INLINE int read_ac_until_end(BitReader *reader, const HuffmanTable *table, int index, bool keep,
-                                    int16_t *out)
+ALWAYS_INLINE Lane lane_begin(Stream *stream, const McuPlan *plan, int mcus, Run *run, const uint8_t *limit)
 {
-    while (index < 64) {
-        reader_refill(reader);
-        index = read_ac(reader, table, index, keep, out);
-        if (index < 64)
-            index = read_ac(reader, table, index, keep, out);
+    int blocks = mcus * plan->count;
+    memset(run->values, 0, (size_t)blocks * 64 * sizeof(int16_t));
+    Lane lane = {.reader = stream->reader, .block = run->values, .length = run->lengths,
+                 .end = run->lengths + blocks};
+    lane_read_dc(&lane, plan, stream, limit);
+    return lane;
+}
+
+/* Go to the next block; false when the run is complete or the reader is past `far`.
+ * At least one AC symbol can be read then. */
+ALWAYS_INLINE bool lane_next_block(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *far,
+                                   const uint8_t *limit)
+{
+    *lane->length++ = block_length(lane->index);
+    lane->block += 64;
+    lane->number = lane->number + 1 < plan->count ? lane->number + 1 : 0;
+    if (lane->length == lane->end)
+        return false;
+    lane_read_dc(lane, plan, stream, limit);
+    return lane->reader.next <= far;
+}
+
+/* Decode what is left of a run, watching the end of the scan. */
+ALWAYS_INLINE void lane_finish(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *limit)
+{
+    while (lane->length != lane->end) {
+        while (lane->index < 64) {
+            reader_refill(&lane->reader, limit);
+            lane_read_ac(lane);
+            if (lane->index < 64)
+                lane_read_ac(lane);
+        }
+        lane_next_block(lane, plan, stream, limit, limit);
     }
-    return index;
+    stream->reader = lane->reader;
 }
 
-/* Decode a block. out (int16 [COEFFICIENT_SLOTS], zeroed by the caller) is only written if keep.
- * Returns the number of coefficients, 0 for a block that breaks the rules. */
-ALWAYS_INLINE int read_block(BitReader *reader, const HuffmanTable *dc, const HuffmanTable *ac,
-                             int16_t *predictor, bool keep, int16_t *out)
+/* Decode a run of MCUs. */
+static inline void read_run(Stream *stream, const McuPlan *plan, int mcus, Run *run, const uint8_t *limit)
 {
-    BitReader local = *reader;
-    int index = read_dc(&local, dc, predictor);
-    out[0] = *predictor;
-    index = read_ac_until_end(&local, ac, index, keep, out);
-    *reader = local;
-    return block_length(index);
+    Lane lane = lane_begin(stream, plan, mcus, run, limit);
+    lane_finish(&lane, plan, stream, limit);
 }
 
-/* Decode a block of each of two streams, symbol by symbol in turn. */
-ALWAYS_INLINE void read_two_blocks(BitReader readers[2], const HuffmanTable *dc, const HuffmanTable *ac,
-                                   int16_t *const predictors[2], bool keep, int16_t *const out[2],
-                                   int lengths[2])
+/* Decode runs of two streams, symbol by symbol in turn. Blocks begin and end where they will: waiting
+ * for each other at every block would cost a fifth of the time. In the last bytes of a scan the
+ * streams go on one by one, so that the loop here need not watch the end. */
+static inline void read_two_runs(Stream streams[2], const Scan *scan, const McuPlan *plan,
+                                 const int mcus[2], Run runs[2])
 {
-    BitReader a = readers[0], b = readers[1];
-    int index_a = read_dc(&a, dc, predictors[0]);
-    int index_b = read_dc(&b, dc, predictors[1]);
-    out[0][0] = *predictors[0];
-    out[1][0] = *predictors[1];
-    while (index_a < 64 && index_b < 64) {
-        reader_refill(&a);
-        reader_refill(&b);
-        index_a = read_ac(&a, ac, index_a, keep, out[0]);
-        index_b = read_ac(&b, ac, index_b, keep, out[1]);
-        if (index_a >= 64 || index_b >= 64)
+    const uint8_t *limit = scan_limit(scan);
+    const uint8_t *far = scan->size >= BLOCK_BYTES ? limit - BLOCK_BYTES : NULL;
+    Lane a = lane_begin(&streams[0], plan, mcus[0], &runs[0], limit);
+    Lane b = lane_begin(&streams[1], plan, mcus[1], &runs[1], limit);
+    while (far != NULL && a.reader.next <= far && b.reader.next <= far) {
+        reader_refill(&a.reader, NULL);
+        reader_refill(&b.reader, NULL);
+        if (a.index < 64)
+            lane_read_ac(&a);
+        if (b.index < 64)
+            lane_read_ac(&b);
+        if (a.index < 64)
+            lane_read_ac(&a);
+        if (b.index < 64)
+            lane_read_ac(&b);
+        if (a.index >= 64 && !lane_next_block(&a, plan, &streams[0], far, NULL))
             break;
-        index_a = read_ac(&a, ac, index_a, keep, out[0]);
-        index_b = read_ac(&b, ac, index_b, keep, out[1]);
+        if (b.index >= 64 && !lane_next_block(&b, plan, &streams[1], far, NULL))
+            break;
     }
-    index_a = read_ac_until_end(&a, ac, index_a, keep, out[0]);
-    index_b = read_ac_until_end(&b, ac, index_b, keep, out[1]);
-    readers[0] = a;
-    readers[1] = b;
-    lengths[0] = block_length(index_a);
-    lengths[1] = block_length(index_b);
+    lane_finish(&a, plan, &streams[0], limit);
+    lane_finish(&b, plan, &streams[1], limit);
 }
 
 #endif

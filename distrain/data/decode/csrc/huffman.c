@@ -14,12 +14,13 @@
 #include "entropy.h"
 #include "jpeg.h"
 
-const uint8_t coefficient_slot[64 + 256] = {
+const uint8_t coefficient_slot[65 + 255] = {
+    64, /* no coefficient moves the index to 0 */
     0, 8, 1, 2, 9, 16, 24, 17, 10, 3, 4, 11, 18, 25, 32, 40,
     33, 26, 19, 12, 5, 6, 13, 20, 27, 34, 41, 48, 56, 49, 42, 35,
     28, 21, 14, 7, 15, 22, 29, 36, 43, 50, 57, 58, 51, 44, 37, 30,
     23, 31, 38, 45, 52, 59, 60, 53, 46, 39, 47, 54, 61, 62, 55, 63,
-    [64 ... 319] = 64};
+    [65 ... 319] = 64};
 
 /* The complete meaning of one symbol, with the value still to be read from the stream. */
 static uint32_t symbol_entry(int symbol, int length, bool is_dc)

@@ -99,7 +99,6 @@ typedef struct {
     const uint8_t *bytes;
     size_t size;
     const uint8_t *checkpoints;   /* NULL: the scan can only be read from its start */
-    int checkpoint_mcus;          /* MCUs between two checkpoints of a row */
     int checkpoints_per_row;
 } Scan;
 
@@ -136,11 +135,20 @@ typedef struct {
     Taps taps;
 } TapStore;
 
+/* One axis of a resize. */
+typedef struct {
+    int crop_start, crop_length; /* pixels of the picture */
+    int outputs;                 /* pixels wanted */
+    bool mirror;                 /* in reverse order */
+    int samples;                 /* of a component that has one for two pixels */
+    bool smooth;                 /* whether libjpeg would enlarge such a component with its triangle filter */
+} Axis;
+
 /* The hot functions, one set a processor family. */
 typedef struct {
     const char *name;
-    Status (*decode_region)(const Frame *, const Scan *, McuRange, Plane *);
-    Status (*index_scan)(const Frame *, const Scan *, int mcus, uint8_t *checkpoints);
+    Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
+    Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
     void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
     void (*resample_columns)(const int16_t *in, int rows, const Taps *, int16_t *out);
     void (*colour)(const int16_t *const planes[3], ptrdiff_t stride, int kind, int width, int height,
@@ -157,8 +165,8 @@ typedef struct Decoder {
     const Kernel *kernel;
     HuffmanTable dc[TABLE_SLOTS], ac[TABLE_SLOTS];
     QuantTable quant[TABLE_SLOTS];
-    Buffer scan, planes[MAX_COMPONENTS], columns, resized[MAX_COMPONENTS];
-    TapStore taps[4]; /* rows and columns of the first component, rows and columns of the others */
+    Buffer scan, planes[MAX_COMPONENTS], half, resized[MAX_COMPONENTS];
+    TapStore rows[2], columns[2]; /* for components with a sample for each pixel; with one for two */
 } Decoder;
 
 /* decoder.c: room for size bytes, aligned to 64; NULL when memory is out. Old contents are lost. */
@@ -176,8 +184,7 @@ Status huffman_build(HuffmanTable *table, const uint8_t *counts, const uint8_t *
 void checkpoint_read(const Scan *scan, const Frame *frame, int row, int column, Checkpoint *found);
 
 /* taps.c */
-Status taps_build(TapStore *store, int crop_start, int crop_length, int outputs, bool mirror, int factor,
-                  bool smooth, int samples);
+Status taps_build(const Axis *axis, TapStore *full, TapStore *half);
 
 static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 

@@ -3,17 +3,24 @@
  * Compiled once a processor family (the build defines KERNEL_NAME and the compiler's flags). Blocks
  * outside the region still have to be parsed, since a Huffman stream has no addresses; in an indexed
  * scan parsing starts at the checkpoint before the region in each row of MCUs. */
+#include "blob.h"
 #include "colour.h"
 #include "entropy.h"
 #include "idct.h"
 #include "jpeg.h"
 #include "resample.h"
 
-/* One reader of the scan with its DC predictors. */
-typedef struct {
-    BitReader reader;
-    int16_t dc[MAX_COMPONENTS];
-} Stream;
+static McuPlan mcu_plan(const Frame *frame)
+{
+    McuPlan plan = {0};
+    for (int i = 0; i < frame->components; i++)
+        for (int block = 0; block < (i == 0 ? frame->h * frame->v : 1); block++) {
+            plan.dc[plan.count] = frame->dc[i];
+            plan.ac[plan.count] = frame->ac[i];
+            plan.component[plan.count++] = i;
+        }
+    return plan;
+}
 
 static Stream stream_at(const Scan *scan, const Checkpoint *checkpoint)
 {
@@ -22,179 +29,167 @@ static Stream stream_at(const Scan *scan, const Checkpoint *checkpoint)
     return stream;
 }
 
-/* Where the block (x, y) of an MCU of the region goes. */
-ALWAYS_INLINE uint8_t *block_place(const Plane *plane, McuRange region, int mcu_x, int mcu_y, int h, int v,
-                                   int x, int y)
+/* Whether any block is broken, or the stream ran over the end of the scan. */
+static bool run_is_bad(const Stream *stream, const Scan *scan, const Run *run, int blocks)
 {
-    return plane->data + ((ptrdiff_t)(mcu_y - region.top) * v + y) * 8 * plane->stride +
-           ((ptrdiff_t)(mcu_x - region.left) * h + x) * 8;
+    return reader_overrun(&stream->reader, scan) || memchr(run->lengths, 0, (size_t)blocks) != NULL;
 }
 
-/* Parse an MCU that is not wanted. */
-static bool skip_mcu(const Frame *frame, Stream *stream)
+static bool decode_run(Stream *stream, const Scan *scan, const McuPlan *plan, int mcus, Run *run)
 {
-    int16_t ignored[COEFFICIENT_SLOTS];
-    bool good = true;
-    for (int i = 0; i < frame->components; i++) {
-        int blocks = i == 0 ? frame->h * frame->v : 1;
-        for (int block = 0; block < blocks; block++)
-            good &= read_block(&stream->reader, frame->dc[i], frame->ac[i], &stream->dc[i], false, ignored) > 0;
-    }
-    return good;
+    read_run(stream, plan, mcus, run, scan_limit(scan));
+    return !run_is_bad(stream, scan, run, mcus * plan->count);
 }
 
-static bool decode_mcu(const Frame *frame, Stream *stream, McuRange region, int mcu_x, int mcu_y,
-                       const Plane *planes)
+static bool decode_two_runs(Stream streams[2], const Scan *scan, const McuPlan *plan, const int mcus[2],
+                            Run runs[2])
 {
-    _Alignas(32) int16_t coefficients[COEFFICIENT_SLOTS];
-    for (int i = 0; i < frame->components; i++) {
-        int h = i == 0 ? frame->h : 1, v = i == 0 ? frame->v : 1;
-        for (int block = 0; block < h * v; block++) {
-            memset(coefficients, 0, 64 * sizeof coefficients[0]);
-            int length =
-                read_block(&stream->reader, frame->dc[i], frame->ac[i], &stream->dc[i], true, coefficients);
-            if (length == 0)
-                return false;
-            idct_block(coefficients, length, frame->quant[i]->factor,
-                       block_place(&planes[i], region, mcu_x, mcu_y, h, v, block % h, block / h),
-                       planes[i].stride);
+    read_two_runs(streams, scan, plan, mcus, runs);
+    return !run_is_bad(&streams[0], scan, &runs[0], mcus[0] * plan->count) &&
+           !run_is_bad(&streams[1], scan, &runs[1], mcus[1] * plan->count);
+}
+
+/* Transform the blocks of a run that starts at MCU (column, row) and lie in the region. */
+static void transform_run(const Frame *frame, const Run *run, int blocks_per_mcu, int mcus, int row, int column,
+                          McuRange region, const Plane *planes)
+{
+    for (int mcu = 0; mcu < mcus; mcu++) {
+        int block = mcu * blocks_per_mcu;
+        if (column + mcu < region.left || column + mcu >= region.right)
+            continue;
+        for (int i = 0; i < frame->components; i++) {
+            int h = i == 0 ? frame->h : 1, v = i == 0 ? frame->v : 1;
+            uint8_t *out = planes[i].data + (ptrdiff_t)(row - region.top) * v * 8 * planes[i].stride +
+                           (ptrdiff_t)(column + mcu - region.left) * h * 8;
+            for (int y = 0; y < v; y++, out += 8 * planes[i].stride)
+                for (int x = 0; x < h; x++, block++)
+                    idct_block(run->values + 64 * block, run->lengths[block], frame->quant[i]->factor,
+                               out + 8 * x, planes[i].stride);
         }
     }
-    return true;
 }
 
-/* The same for two streams at once: MCUs of the same column in rows mcu_y and mcu_y + 1. */
-ALWAYS_INLINE bool two_mcus(const Frame *frame, Stream streams[2], McuRange region, int mcu_x, int mcu_y,
-                            const Plane *planes, bool keep)
-{
-    _Alignas(32) int16_t coefficients[2][COEFFICIENT_SLOTS];
-    int16_t *const out[2] = {coefficients[0], coefficients[1]};
-    BitReader readers[2] = {streams[0].reader, streams[1].reader};
-    for (int i = 0; i < frame->components; i++) {
-        int h = i == 0 ? frame->h : 1, v = i == 0 ? frame->v : 1;
-        int16_t *const predictors[2] = {&streams[0].dc[i], &streams[1].dc[i]};
-        for (int block = 0; block < h * v; block++) {
-            int lengths[2];
-            if (keep) {
-                memset(coefficients[0], 0, 64 * sizeof(int16_t));
-                memset(coefficients[1], 0, 64 * sizeof(int16_t));
-            }
-            read_two_blocks(readers, frame->dc[i], frame->ac[i], predictors, keep, out, lengths);
-            if (lengths[0] == 0 || lengths[1] == 0)
-                return false;
-            for (int k = 0; keep && k < 2; k++)
-                idct_block(coefficients[k], lengths[k], frame->quant[i]->factor,
-                           block_place(&planes[i], region, mcu_x, mcu_y + k, h, v, block % h, block / h),
-                           planes[i].stride);
-        }
-    }
-    streams[0].reader = readers[0];
-    streams[1].reader = readers[1];
-    return true;
-}
-
-static bool skip_two_mcus(const Frame *frame, Stream streams[2])
-{
-    return two_mcus(frame, streams, (McuRange){0}, 0, 0, NULL, false);
-}
-
-static bool decode_two_mcus(const Frame *frame, Stream streams[2], McuRange region, int mcu_x, int mcu_y,
-                            const Plane *planes)
-{
-    return two_mcus(frame, streams, region, mcu_x, mcu_y, planes, true);
-}
-
-/* Two rows of the region, side by side. The end of the scan is checked after every MCU; within one,
- * the reader itself does not leave the padding. */
-static Status decode_two_rows(const Frame *frame, const Scan *scan, McuRange region, int row,
-                              const Plane *planes)
-{
-    Stream streams[2];
-    for (int k = 0; k < 2; k++) {
-        Checkpoint checkpoint;
-        checkpoint_read(scan, frame, row + k, region.left, &checkpoint);
-        streams[k] = stream_at(scan, &checkpoint);
-    }
-    int column = region.left / scan->checkpoint_mcus * scan->checkpoint_mcus;
-    for (; column < region.right; column++) {
-        bool good = column < region.left ? skip_two_mcus(frame, streams)
-                                         : decode_two_mcus(frame, streams, region, column, row, planes);
-        if (!good || reader_overrun(&streams[0].reader, scan) || reader_overrun(&streams[1].reader, scan))
-            return STATUS_BAD_SCAN;
-    }
-    return STATUS_OK;
-}
+static int smaller(int a, int b) { return a < b ? a : b; }
 
 /* MCUs [column, right) of one row; those left of the region, or in rows above it, are only parsed. */
-static Status decode_row(const Frame *frame, const Scan *scan, McuRange region, int row, int column,
-                         int right, Stream *stream, const Plane *planes)
+static Status decode_row(const Frame *frame, const Scan *scan, const McuPlan *plan, McuRange region, int row,
+                         int column, int right, Stream *stream, const Plane *planes)
 {
-    for (; column < right; column++) {
-        int64_t mcu = (int64_t)row * frame->mcu_columns + column;
-        if (frame->restart_interval != 0 && mcu > 0 && mcu % frame->restart_interval == 0) {
-            /* A restart: the stream goes on at the next whole byte, DC prediction starts anew. */
-            uint64_t bit = (reader_position(&stream->reader, scan) + 7) / 8 * 8;
-            *stream = (Stream){.reader = reader_at(scan, (uint32_t)bit)};
+    Run run;
+    while (column < right) {
+        int mcus = smaller(RUN_MCUS, right - column);
+        if (frame->restart_interval != 0) {
+            int done = (int)(((int64_t)row * frame->mcu_columns + column) % frame->restart_interval);
+            if (done == 0 && row + column > 0) {
+                /* A restart: the stream goes on at the next whole byte, DC prediction starts anew. */
+                uint64_t bit = (reader_position(&stream->reader, scan) + 7) / 8 * 8;
+                *stream = (Stream){.reader = reader_at(scan, (uint32_t)bit)};
+            }
+            mcus = smaller(mcus, frame->restart_interval - done);
         }
-        bool wanted = row >= region.top && column >= region.left && column < region.right;
-        bool good = wanted ? decode_mcu(frame, stream, region, column, row, planes)
-                           : skip_mcu(frame, stream);
-        if (!good || reader_overrun(&stream->reader, scan))
+        if (!decode_run(stream, scan, plan, mcus, &run))
             return STATUS_BAD_SCAN;
+        if (row >= region.top)
+            transform_run(frame, &run, plan->count, mcus, row, column, region, planes);
+        column += mcus;
     }
     return STATUS_OK;
 }
 
-static Status decode_indexed(const Frame *frame, const Scan *scan, McuRange region, const Plane *planes)
+/* MCUs [column, end) of a row, the first one at a checkpoint. */
+typedef struct {
+    int row, column, end;
+} Strip;
+
+/* Two strips, side by side. */
+static Status decode_two_strips(const Frame *frame, const Scan *scan, const McuPlan *plan, McuRange region,
+                                Strip strips[2], const Plane *planes)
 {
-    int row = region.top;
-    for (; row + 1 < region.bottom; row += 2) {
-        Status status = decode_two_rows(frame, scan, region, row, planes);
+    Stream streams[2];
+    Run runs[2];
+    for (int k = 0; k < 2; k++) {
+        Checkpoint checkpoint;
+        checkpoint_read(scan, frame, strips[k].row, strips[k].column, &checkpoint);
+        streams[k] = stream_at(scan, &checkpoint);
+    }
+    while (strips[0].column < strips[0].end && strips[1].column < strips[1].end) {
+        int mcus[2];
+        for (int k = 0; k < 2; k++)
+            mcus[k] = smaller(RUN_MCUS, strips[k].end - strips[k].column);
+        if (!decode_two_runs(streams, scan, plan, mcus, runs))
+            return STATUS_BAD_SCAN;
+        for (int k = 0; k < 2; k++) {
+            transform_run(frame, &runs[k], plan->count, mcus[k], strips[k].row, strips[k].column, region,
+                          planes);
+            strips[k].column += mcus[k];
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        Status status = decode_row(frame, scan, plan, region, strips[k].row, strips[k].column, strips[k].end,
+                                   &streams[k], planes);
         if (status != STATUS_OK)
             return status;
     }
-    if (row == region.bottom)
-        return STATUS_OK;
-    Checkpoint checkpoint;
-    checkpoint_read(scan, frame, row, region.left, &checkpoint);
-    Stream stream = stream_at(scan, &checkpoint);
-    int column = region.left / scan->checkpoint_mcus * scan->checkpoint_mcus;
-    return decode_row(frame, scan, region, row, column, region.right, &stream, planes);
+    return STATUS_OK;
 }
 
-static Status decode_region(const Frame *frame, const Scan *scan, McuRange region, Plane *planes)
+/* Rows in pairs; a last row without a partner is cut in the middle. */
+static Status decode_indexed(const Frame *frame, const Scan *scan, const McuPlan *plan, McuRange region,
+                             const Plane *planes)
 {
+    int first = region.left / CHECKPOINT_MCUS * CHECKPOINT_MCUS;
+    int row = region.top;
+    Status status = STATUS_OK;
+    for (; row + 1 < region.bottom && status == STATUS_OK; row += 2) {
+        Strip strips[2] = {{row, first, region.right}, {row + 1, first, region.right}};
+        status = decode_two_strips(frame, scan, plan, region, strips, planes);
+    }
+    if (row < region.bottom && status == STATUS_OK) {
+        int middle = first + round_up((region.right - first) / 2, CHECKPOINT_MCUS);
+        middle = smaller(middle, region.right);
+        Strip strips[2] = {{row, first, middle}, {row, middle, region.right}};
+        if (middle == region.right) /* too short to cut: nothing is left for the second */
+            strips[1].column = strips[1].end = first;
+        status = decode_two_strips(frame, scan, plan, region, strips, planes);
+    }
+    return status;
+}
+
+static Status decode_region(const Frame *frame, const Scan *scan, McuRange region, const Plane *planes)
+{
+    McuPlan plan = mcu_plan(frame);
     if (scan->checkpoints != NULL)
-        return decode_indexed(frame, scan, region, planes);
+        return decode_indexed(frame, scan, &plan, region, planes);
     Stream stream = {.reader = reader_at(scan, 0)};
     for (int row = 0; row < region.bottom; row++) {
         int right = row == region.bottom - 1 ? region.right : frame->mcu_columns;
-        Status status = decode_row(frame, scan, region, row, 0, right, &stream, planes);
+        Status status = decode_row(frame, scan, &plan, region, row, 0, right, &stream, planes);
         if (status != STATUS_OK)
             return status;
     }
     return STATUS_OK;
 }
 
-/* Write the checkpoints of a whole scan (layout: blob.c). An interval of CHECKPOINT_MCUS MCUs is at most
- * 4 * 6 * 1,665 bits long, so that its length fits 16 bits. */
-static Status index_scan(const Frame *frame, const Scan *scan, int mcus, uint8_t *checkpoints)
+/* Write the checkpoints of a whole scan (layout: blob.c). An interval is at most 4 * 6 * 1,665 bits long,
+ * so that its length fits 16 bits. */
+static Status index_scan(const Frame *frame, const Scan *scan, uint8_t *checkpoints)
 {
+    McuPlan plan = mcu_plan(frame);
     Stream stream = {.reader = reader_at(scan, 0)};
+    Run run;
     for (int row = 0; row < frame->mcu_rows; row++) {
         uint64_t before = reader_position(&stream.reader, scan);
         store_u32(checkpoints, (uint32_t)before);
         checkpoints += 4;
-        for (int column = 0; column < frame->mcu_columns; column++) {
-            if (column % mcus == 0) {
-                uint64_t here = reader_position(&stream.reader, scan);
-                store_u16(checkpoints, (uint32_t)(here - before));
-                before = here;
-                for (int i = 0; i < frame->components; i++)
-                    store_u16(checkpoints + 2 + 2 * i, (uint16_t)stream.dc[i]);
-                checkpoints += 2 + 2 * frame->components;
-            }
-            if (!skip_mcu(frame, &stream) || reader_overrun(&stream.reader, scan))
+        for (int column = 0; column < frame->mcu_columns; column += CHECKPOINT_MCUS) {
+            uint64_t here = reader_position(&stream.reader, scan);
+            store_u16(checkpoints, (uint32_t)(here - before));
+            before = here;
+            for (int i = 0; i < frame->components; i++)
+                store_u16(checkpoints + 2 + 2 * i, (uint16_t)stream.dc[i]);
+            checkpoints += 2 + 2 * frame->components;
+            int mcus = smaller(CHECKPOINT_MCUS, frame->mcu_columns - column);
+            if (!decode_run(&stream, scan, &plan, mcus, &run))
                 return STATUS_BAD_SCAN;
         }
     }

@@ -17,7 +17,7 @@ typedef struct {
 static int floor_to_int(double value) { return (int)(value + 65536.0) - 65536; }
 
 /* The pixels of the crop that output `output` sees. Pixel i has its middle at i + 0.5. */
-static void pixel_window(int output, double scale, double support, int length, Window *window)
+static void pixel_window(int output, double scale, double support, double inverse, int length, Window *window)
 {
     double centre = (output + 0.5) * scale;
     int first = floor_to_int(centre - support - 0.5) + 1;
@@ -26,31 +26,31 @@ static void pixel_window(int output, double scale, double support, int length, W
     end = end > length ? length : end;
     window->first = first;
     window->count = end - first;
-    double distance = first + 0.5 - centre;
-    float inverse = (float)(1 / support), at = (float)(distance / support);
-    for (int i = 0; i < window->count; i++, at += inverse) {
+    float at = (float)((first + 0.5 - centre) * inverse), step = (float)inverse;
+    for (int i = 0; i < window->count; i++, at += step) {
         float weight = at < 0 ? 1 + at : 1 - at;
         window->weights[i] = weight > 0 ? weight : 0;
     }
 }
 
 /* From weights of pixels to weights of samples, of which there is one for two pixels. */
-static void fold_into_samples(const Window *pixels, int crop_start, bool smooth, int samples, Window *out)
+static void fold_into_samples(const Window *pixels, const Axis *axis, Window *out)
 {
-    int pixel = crop_start + pixels->first, end = pixel + pixels->count;
-    int first = smooth ? (pixel - 1) >> 1 : pixel >> 1;
-    int last = smooth ? end >> 1 : (end - 1) >> 1;
+    int pixel = axis->crop_start + pixels->first, end = pixel + pixels->count;
+    int first = axis->smooth ? (pixel - 1) >> 1 : pixel >> 1;
+    int last = axis->smooth ? end >> 1 : (end - 1) >> 1;
     first = first < 0 ? 0 : first;
-    last = last > samples - 1 ? samples - 1 : last;
+    last = last > axis->samples - 1 ? axis->samples - 1 : last;
     out->first = first;
     out->count = last - first + 1;
-    memset(out->weights, 0, (size_t)out->count * sizeof out->weights[0]);
+    for (int i = 0; i < out->count; i++)
+        out->weights[i] = 0;
     for (int i = 0; i < pixels->count; i++, pixel++) {
         int near = pixel >> 1, far = pixel & 1 ? near + 1 : near - 1;
         far = far < first ? first : far > last ? last : far; /* only at the picture's border */
         float weight = pixels->weights[i];
-        out->weights[near - first] += smooth ? 0.75f * weight : weight;
-        if (smooth)
+        out->weights[near - first] += axis->smooth ? 0.75f * weight : weight;
+        if (axis->smooth)
             out->weights[far - first] += 0.25f * weight;
     }
 }
@@ -60,10 +60,11 @@ static void quantise(const Window *window, Taps *taps, int output)
 {
     int start = window->first - taps->first, room = taps->last - taps->first - taps->count;
     int shift = start > room ? start - room : 0;
-    int16_t *out = taps->weights + (size_t)output * (size_t)taps->count;
-    memset(out, 0, (size_t)taps->count * sizeof *out);
-    taps->start[output] = start - shift;
     int used = taps->count - shift < window->count ? taps->count - shift : window->count;
+    int16_t *out = taps->weights + (size_t)output * (size_t)taps->count;
+    taps->start[output] = start - shift;
+    for (int i = 0; i < shift; i++)
+        *out++ = 0;
     float sum = 0;
     for (int i = 0; i < used; i++)
         sum += window->weights[i];
@@ -72,71 +73,83 @@ static void quantise(const Window *window, Taps *taps, int output)
     for (int i = 0; i < used; i++) {
         int weight = (int)(window->weights[i] * unit + 0.5f);
         total += weight;
-        out[shift + i] = (int16_t)(weight > 32767 ? 32767 : weight);
-        if (out[shift + i] > out[shift + largest])
-            largest = i;
+        out[i] = (int16_t)(weight > 32767 ? 32767 : weight);
+        largest = out[i] > out[largest] ? i : largest;
     }
+    for (int i = used; i < taps->count - shift; i++)
+        out[i] = 0;
     /* 32767 stands for 1 exactly: the product with an int16 rounds to the same integer. */
-    int mended = out[shift + largest] + 32768 - total;
-    if (total != out[shift + largest] || used > 1)
-        out[shift + largest] = (int16_t)(mended > 32767 ? 32767 : mended < 0 ? 0 : mended);
+    int mended = out[largest] + 32768 - total;
+    if (mended > 0 && total != 32768)
+        out[largest] = (int16_t)(mended > 32767 ? 32767 : mended);
 }
 
 /* Source samples that the crop's pixels need, [first, last). */
-static void sample_range(Taps *taps, int crop_start, int crop_length, int factor, bool smooth, int samples)
+static void sample_range(Taps *taps, const Axis *axis, int factor)
 {
-    int end = crop_start + crop_length;
-    taps->first = crop_start;
+    int end = axis->crop_start + axis->crop_length;
+    taps->first = axis->crop_start;
     taps->last = end;
     if (factor == 2) {
-        taps->first = smooth ? (crop_start - 1) >> 1 : crop_start >> 1;
-        taps->last = (smooth ? end >> 1 : (end - 1) >> 1) + 1;
+        taps->first = axis->smooth ? (axis->crop_start - 1) >> 1 : axis->crop_start >> 1;
+        taps->last = (axis->smooth ? end >> 1 : (end - 1) >> 1) + 1;
         taps->first = taps->first < 0 ? 0 : taps->first;
-        taps->last = taps->last > samples ? samples : taps->last;
+        taps->last = taps->last > axis->samples ? axis->samples : taps->last;
     }
 }
 
-/* Build the filter of one axis.
- *
- * crop_start, crop_length: in pixels of the picture. outputs: pixels wanted. mirror: in reverse order.
- * factor: pixels per sample of this component, 1 or 2. smooth: whether libjpeg would enlarge such a
- * component with its triangle filter. samples: how many the component has along the axis. */
-Status taps_build(TapStore *store, int crop_start, int crop_length, int outputs, bool mirror, int factor,
-                  bool smooth, int samples)
+static Status taps_begin(TapStore *store, const Axis *axis, int factor, int pixels)
 {
-    double scale = (double)crop_length / outputs, support = scale < 1 ? 1 : scale;
-    int pixels = -floor_to_int(-2 * support);
-    if (pixels > MAX_TAPS)
-        return STATUS_REDUCTION;
     Taps *taps = &store->taps;
-    sample_range(taps, crop_start, crop_length, factor, smooth, samples);
-    taps->outputs = round_up(outputs, LANES);
+    sample_range(taps, axis, factor);
+    taps->outputs = round_up(axis->outputs, LANES);
     taps->count = factor == 2 ? pixels / 2 + 2 : pixels;
     if (taps->count > taps->last - taps->first)
         taps->count = taps->last - taps->first;
     taps->start = (int32_t *)buffer_reserve(&store->starts, (size_t)taps->outputs * sizeof(int32_t));
     taps->weights = (int16_t *)buffer_reserve(
         &store->weights, (size_t)taps->outputs * (size_t)taps->count * sizeof(int16_t));
-    if (taps->start == NULL || taps->weights == NULL)
-        return STATUS_NO_MEMORY;
+    return taps->start != NULL && taps->weights != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+}
 
-    Window window, folded;
-    for (int output = 0; output < outputs; output++) {
-        pixel_window(output, scale, support, crop_length, &window);
-        int place = mirror ? outputs - 1 - output : output;
-        if (factor == 2) {
-            fold_into_samples(&window, crop_start, smooth, samples, &folded);
-            quantise(&folded, taps, place);
-        } else {
-            window.first += crop_start;
-            quantise(&window, taps, place);
-        }
-    }
+/* Outputs past the last one, up to a multiple of LANES, repeat it. */
+static void taps_end(Taps *taps, int outputs)
+{
     size_t row = (size_t)taps->count;
     for (int output = outputs; output < taps->outputs; output++) {
         taps->start[output] = taps->start[outputs - 1];
         memcpy(taps->weights + (size_t)output * row, taps->weights + (size_t)(outputs - 1) * row,
                row * sizeof(int16_t));
     }
+}
+
+/* Build the filters of one axis: for components with a sample for each pixel and, unless half is NULL,
+ * for those with one for two pixels. */
+Status taps_build(const Axis *axis, TapStore *full, TapStore *half)
+{
+    double scale = (double)axis->crop_length / axis->outputs, support = scale < 1 ? 1 : scale;
+    double inverse = 1 / support;
+    int pixels = -floor_to_int(-2 * support);
+    if (pixels > MAX_TAPS)
+        return STATUS_REDUCTION;
+    Status status = taps_begin(full, axis, 1, pixels);
+    if (status == STATUS_OK && half != NULL)
+        status = taps_begin(half, axis, 2, pixels);
+    if (status != STATUS_OK)
+        return status;
+    Window window, folded;
+    for (int output = 0; output < axis->outputs; output++) {
+        int place = axis->mirror ? axis->outputs - 1 - output : output;
+        pixel_window(output, scale, support, inverse, axis->crop_length, &window);
+        if (half != NULL) {
+            fold_into_samples(&window, axis, &folded);
+            quantise(&folded, &half->taps, place);
+        }
+        window.first += axis->crop_start;
+        quantise(&window, &full->taps, place);
+    }
+    taps_end(&full->taps, axis->outputs);
+    if (half != NULL)
+        taps_end(&half->taps, axis->outputs);
     return STATUS_OK;
 }

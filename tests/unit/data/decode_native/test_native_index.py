@@ -6,8 +6,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import SUBSAMPLINGS, encode, pink_picture
+from PIL import Image
 
 from distrain.data.decode import indexed
 from distrain.errors import DataError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pictures import SUBSAMPLINGS, decode, encode, pink_picture, reference
+from PIL import Image
 
 from distrain.data.decode import indexed, native
 from distrain.data.decode.library import library
