@@ -18,7 +18,7 @@ from distrain.data.pool import run_jobs
 from distrain.errors import UsageError
 
 _FIELD = 1024  # side of the noise fields that pictures are cut from, pixels
-_FIELDS = 6
+_FIELDS = 4
 # Width, height and share; ImageNet: median about 500 x 375, a quarter upright, the rest any size.
 _SIZES = ((500, 375, 0.5), (500, 333, 0.1), (375, 500, 0.16), (333, 500, 0.04))
 _IMAGES_PER_JOB = 64

@@ -73,15 +73,12 @@ class DecodeEngine(Protocol):
 
 def native_or_reason() -> DecodeEngine | str:
     """Return the compiled decoder, or in words why there is none."""
+    from distrain.data.decode.native import load
+
     try:
-        from distrain.data.decode import native
-    except ImportError as error:
+        return load()
+    except RuntimeError as error:
         return str(error)
-    try:
-        engine: DecodeEngine = native.load()
-    except (ImportError, OSError, RuntimeError, DataError) as error:
-        return str(error)
-    return engine
 
 
 def _turbojpeg() -> DecodeEngine:
@@ -93,7 +90,7 @@ def _turbojpeg() -> DecodeEngine:
 @functools.cache
 def _warn_slower(reason: str) -> None:
     # Cached, so that a process says it once however many loaders it opens.
-    log.warning("decoder: simplejpeg + OpenCV (slower); the native decoder is not there: %s", reason)
+    log.warning("decoder: simplejpeg + OpenCV (slower); the native decoder cannot be used: %s", reason)
 
 
 def _auto() -> DecodeEngine:
