@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -23,8 +22,9 @@ def write_result(result: Result, folder: Path) -> Path:
 
 def show_result(result: Result, folder: Path, console: Console | None = None) -> None:
     """Print the final table, on stdout if no console is given."""
-    # A fixed width where nobody knows better: under mpirun stdout is a pipe, and paths must not wrap.
-    console = console or Console(width=max(100, 20 + len(str(folder)), int(os.environ.get("COLUMNS", 0))))
+    # Plain text of a fixed width: mpirun gives its ranks a terminal of no known width even when its own
+    # output goes to a file, and a path must not wrap.
+    console = console or Console(width=max(100, 20 + len(str(folder))), force_terminal=False)
     table = Table(show_header=False, title=f"Training {result.status}", title_justify="left")
     for name, value in _rows(result, folder):
         table.add_row(name, value)
