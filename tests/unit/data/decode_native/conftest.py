@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # test modules here import jpeg_pictures
 
 from distrain.data.decode import native
 from distrain.data.decode.library import library

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from pictures import SUBSAMPLINGS, decode, encode, pink_picture
+from jpeg_pictures import SUBSAMPLINGS, decode, encode, pink_picture
 
 from distrain.data.decode import indexed, native
 from distrain.data.decode.engine import DecodeError

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from pictures import SUBSAMPLINGS, encode, pink_picture
+from jpeg_pictures import SUBSAMPLINGS, encode, pink_picture
 from PIL import Image
 
 from distrain.data.decode import indexed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import SUBSAMPLINGS, decode, encode, pink_picture, reference
+from jpeg_pictures import SUBSAMPLINGS, decode, encode, pink_picture, reference
 from PIL import Image
 
 from distrain.data.decode import indexed, native
