@@ -38,4 +38,5 @@ def finish(run: Run, parts: Parts, meter: Meter, wall_seconds: float) -> Result:
         write_result(result, parts.folder)
         if parts.show:
             show_result(result, parts.folder)
+    ranks.barrier()  # a rank that ends with a code other than 0 ends the job: not before all is written
     return result

@@ -26,6 +26,12 @@ def rank() -> int:
     return dist.get_rank() if together() else 0
 
 
+def barrier() -> None:
+    """Return when every rank has come here."""
+    if together():
+        dist.barrier()
+
+
 def sum_ints(values: Sequence[int]) -> list[int]:
     """Sum over ranks, element by element, exact (int64)."""
     return [int(value) for value in _all_reduce(torch.tensor(values, dtype=torch.int64)).tolist()]

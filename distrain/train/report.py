@@ -37,7 +37,7 @@ def _rows(result: Result, folder: Path) -> list[tuple[str, str]]:
         rows.append(("top-1", f"{result.top1:.2%} of {result.eval_images} held-out images"))
         rows.append(("top-5", f"{result.top5:.2%}"))
     minutes, seconds = divmod(round(result.wall_seconds), 60)
-    done = f"{result.steps} steps ({result.epochs:g} epochs), ranks: {result.world_size}"
+    done = f"{result.steps} steps ({round(result.epochs, 2):g} epochs), ranks: {result.world_size}"
     rows += [
         ("trained", f"{done}, global batch {result.global_batch}"),
         ("wall time", f"{minutes} min {seconds} s" if minutes else f"{result.wall_seconds:.1f} s"),
