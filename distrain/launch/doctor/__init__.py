@@ -1,0 +1,1 @@
+"""Looks at an installation and a machine, and says what works, what does not, and what to do."""

@@ -1,0 +1,69 @@
+"""Checks of the machine: cores, memory, the file system of shared memory, GPUs, compiler."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+
+from distrain.launch import machine
+from distrain.launch.doctor.check import Check
+from distrain.units import format_bytes
+
+_LITTLE = 1 << 30  # Docker gives /dev/shm 64 MiB unless told otherwise
+
+
+def cores() -> Check:
+    """Look at the cores that this process may use."""
+    usable, installed = machine.cores(), os.cpu_count() or 1
+    found = f"{usable} usable of {installed}, {platform.machine()}, {platform.system()}"
+    return Check("cores", "ok", found, facts={"usable": usable, "installed": installed})
+
+
+def memory() -> Check:
+    """Look at installed memory and at the container's limit."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = machine.memory_limit()
+    facts = {"installed_bytes": installed, "limit_bytes": limit}
+    text = "no container limit" if limit is None else f"container limit {format_bytes(limit)}"
+    return Check("memory", "ok", f"{format_bytes(installed)}, {text}", facts=facts)
+
+
+def shared_memory() -> Check:
+    """Look at the room in /dev/shm, where the packed data of a node lies."""
+    room = machine.shared_memory()
+    if room is None:
+        do = "mount a tmpfs there, or set data.memory=disk"
+        return Check("shared memory", "slower", "there is no /dev/shm", do)
+    size, free = room
+    found = f"/dev/shm: {format_bytes(free)} free of {format_bytes(size)}"
+    facts = {"size_bytes": size, "free_bytes": free}
+    if free < _LITTLE:
+        do = "packed data must fit in: docker run --shm-size=SIZE, or a larger tmpfs, or data.memory=disk"
+        return Check("shared memory", "slower", found, do, facts)
+    return Check("shared memory", "ok", found, facts=facts)
+
+
+def gpus(seen_by_torch: list[str] | None) -> Check:
+    """Compare the GPUs that the driver shows with those that torch can use."""
+    driver = machine.gpus()
+    facts = {"driver": driver, "torch": seen_by_torch}
+    if seen_by_torch:
+        return Check("gpus", "ok", f"{len(seen_by_torch)} x {seen_by_torch[0]}", facts=facts)
+    if driver and seen_by_torch is not None:
+        do = "install a torch built for CUDA that fits the driver (nvidia-smi shows its version)"
+        return Check("gpus", "broken", f"the driver shows {driver}, torch can use none", do, facts)
+    return Check("gpus", "absent", "none: training runs on the CPU", facts=facts)
+
+
+def compiler() -> Check:
+    """Look for the C compiler that builds the native decoder."""
+    chosen = os.environ.get("CC", "").split()
+    path = next((p for name in (chosen[:1] or ["cc", "gcc", "clang"]) if (p := shutil.which(name))), None)
+    if path is None:
+        do = "only needed to build the native decoder: install gcc, then reinstall distrain"
+        return Check("compiler", "absent", "no C compiler found", do)
+    answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    version = next(iter(answer.stdout.splitlines()), "")
+    return Check("compiler", "ok", f"{version} ({path})", facts={"path": path, "version": version})
