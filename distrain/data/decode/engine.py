@@ -90,7 +90,7 @@ def _turbojpeg() -> DecodeEngine:
 @functools.cache
 def _warn_slower(reason: str) -> None:
     # Cached, so that a process says it once however many loaders it opens.
-    log.warning("decoder: simplejpeg + OpenCV (slower); the native decoder cannot be used: %s", reason)
+    log.warning("decoder: simplejpeg + Pillow (slower); the native decoder cannot be used: %s", reason)
 
 
 def _auto() -> DecodeEngine:

@@ -3,7 +3,7 @@
 Pillow's bilinear resize is the reference of all engines. OpenCV has no antialiased bilinear: for
 crops of 120 to 500 pixels to 224 its area average is off by 1.4 levels on average (at most 61) and
 its plain bilinear by 1.7, at 0.6 and 0.15 of Pillow's time for the resize. Beside the JPEG decode
-(two thirds of the whole) the difference in speed is small, so the fallback gives the exact pixels.
+(about 60 % of the whole) the difference in speed is small, so the fallback gives the exact pixels.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_auto_falls_back_and_says_so_once(
     with caplog.at_level(logging.WARNING, "distrain.data"):
         assert create("auto").name == create("auto").name == "turbojpeg"
     assert [r.getMessage() for r in caplog.records if "slower" in r.getMessage()] == [
-        "decoder: simplejpeg + OpenCV (slower); the native decoder cannot be used: it was not built"
+        "decoder: simplejpeg + Pillow (slower); the native decoder cannot be used: it was not built"
     ]
     with pytest.raises(ConfigError, match="'native' is not available: it was not built"):
         create("native")
