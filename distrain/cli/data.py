@@ -26,9 +26,12 @@ def pack(
     source: Annotated[str, typer.Argument(help="imagefolder:PATH or list:FILE; or the word info")],
     out: Annotated[Path, typer.Argument(help="folder of the pack")],
     short_side: Annotated[
-        int | None, typer.Option(help="shrink images to this short side, e.g. 256; 0: keep their size (default)")
+        int | None,
+        typer.Option(help="shrink images to this short side, e.g. 256; 0: keep their size (default)"),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="of JPEG files that are encoded anew (default: 90)")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="of JPEG files that are encoded anew (default: 90)")
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="jpeg or raw, that is pixels (default: jpeg)")] = None,
     workers: _Workers = None,
     as_json: _Json = False,
