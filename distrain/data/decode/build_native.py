@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCES = Path(__file__).with_name("csrc")
 LIBRARY = Path(__file__).with_name("_native.so")
 
-PLAIN_FILES = ("header", "huffman", "blob", "taps", "decoder")
+PLAIN_FILES = ("header", "huffman", "blob", "taps", "raw", "decoder")
 # Fused multiply-add would make float results depend on the processor: both kernels give the same bits.
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=off",
          "-fvisibility=hidden")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The native engine: our C decoder (`csrc/`), called through ctypes.
+"""The native engines: our C decoder (`csrc/`), called through ctypes.
 
 It decodes only the blocks that a crop needs, and starts in the middle of an image whose JPEG was
 indexed (`distrain.data.decode.indexed`). What it does not do (progressive, CMYK, ...) the turbojpeg
@@ -7,17 +7,17 @@ engine does, image by image.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import numpy as np
 
 from distrain.data.decode.engine import DecodeEngine, DecodeError
-from distrain.data.decode.indexed import is_indexed
+from distrain.data.decode.indexed import is_indexed, to_jpeg
 from distrain.data.decode.library import Library, build_info, bytes_of, library
-from distrain.errors import UsageError
+from distrain.data.decode.native_batch import BatchArguments
+from distrain.data.format import RAW_HEAD
 
-__all__ = ["NativeEngine", "build_info", "load"]
+__all__ = ["NativeEngine", "NativeRawEngine", "build_info", "load", "load_raw"]
 
 
 class NativeEngine:
@@ -43,64 +43,78 @@ class NativeEngine:
             DecodeError: an image is damaged, or neither this nor the turbojpeg engine can decode it.
             UsageError: the arrays do not have the shapes or types that `DecodeEngine` says.
         """
-        count = len(blobs)
-        if count == 0:
+        if not blobs:
             return
-        crops, flips = _checked(count, crops, flips, out)
-        views = [bytes_of(blob) for blob in blobs]
-        pointers = (ctypes.c_void_p * count)(*[view.ctypes.data for view in views])
-        sizes = (ctypes.c_size_t * count)(*[view.size for view in views])
-        status = np.empty(count, np.int32)
-        failures = self._library.functions["decode_batch"](
-            self._library.decoder(), count, ctypes.addressof(pointers), ctypes.addressof(sizes),
-            crops.ctypes.data, flips.ctypes.data, out.shape[2], out.shape[1],
-            out.ctypes.data, status.ctypes.data,
-        )  # fmt: skip
-        if failures:
-            for position in np.flatnonzero(status):
-                self._fall_back(int(position), int(status[position]), blobs, crops, flips, out)
+        batch = BatchArguments([bytes_of(blob) for blob in blobs], crops, flips, out)
+        decode = self._library.functions["decode_batch"]
+        if decode(self._library.decoder(), *batch.images, *batch.rest):
+            for position in np.flatnonzero(batch.status).tolist():
+                self._fall_back(position, blobs[position], batch)
 
-    def _fall_back(
-        self, position: int, status: int, blobs: Sequence[memoryview | bytes], crops: np.ndarray,
-        flips: np.ndarray, out: np.ndarray,
-    ) -> None:  # fmt: skip
+    def _fall_back(self, position: int, blob: memoryview | bytes, batch: BatchArguments) -> None:
+        status = int(batch.status[position])
         reason = self._library.text(status)
-        if not self._library.functions["status_is_unsupported"](status) or is_indexed(blobs[position]):
+        if not self._library.functions["status_is_unsupported"](status):
             raise DecodeError(position, reason)
         from distrain.data.decode.turbojpeg import TurboJpegEngine
 
         one = slice(position, position + 1)
-        blob = memoryview(blobs[position])
+        jpeg = memoryview(to_jpeg(blob) if is_indexed(blob) else blob)
         try:
-            TurboJpegEngine().decode_batch([blob], crops[one], flips[one].astype(bool), out[one])
+            TurboJpegEngine().decode_batch([jpeg], batch.crops[one], batch.flips[one], batch.out[one])
         except DecodeError as error:
             raise DecodeError(position, f"{reason}; turbojpeg says: {error.reason}") from error
 
 
-def _checked(
-    count: int, crops: np.ndarray, flips: np.ndarray, out: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return crops as int32 and flips as uint8, both contiguous, after checking every shape."""
-    if crops.shape != (count, 4) or flips.shape != (count,):
-        raise UsageError(
-            "native decoder", f"{count} images with crops {crops.shape} and flips {flips.shape}",
-            "give crops [N, 4] and flips [N]",
-        )  # fmt: skip
-    if out.dtype != np.uint8 or out.ndim != 4 or out.shape[0] != count or out.shape[3] != 3:
-        raise UsageError(
-            "native decoder", f"out is {out.dtype} {out.shape}", f"give uint8 [{count}, height, width, 3]"
-        )
-    if not out.flags.c_contiguous or not out.flags.writeable:
-        raise UsageError(
-            "native decoder", "out is not contiguous or read-only", "give a C-contiguous writable array"
-        )
-    return np.ascontiguousarray(crops, np.int32), np.ascontiguousarray(flips, np.bool_).view(np.uint8)
+class NativeRawEngine:
+    """A `DecodeEngine` for packs of raw pixels that runs in C.
+
+    Args:
+        library: the loaded shared library.
+    """
+
+    name = "native"
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def decode_batch(
+        self, blobs: Sequence[memoryview | bytes], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Crop, resize and mirror raw pictures (`RAW_HEAD`, then RGB rows) into ``out``.
+
+        Raises:
+            DecodeError: a blob is not as long as its head says, or a crop is not inside its picture.
+            UsageError: the arrays do not have the shapes or types that `DecodeEngine` says.
+        """
+        if not blobs:
+            return
+        views, sides = [], np.empty((len(blobs), 2), np.int32)
+        for position, blob in enumerate(blobs):
+            if len(blob) < RAW_HEAD.size:
+                raise DecodeError(position, f"{len(blob)} bytes are no raw picture")
+            sides[position] = [min(side, 2**31 - 1) for side in RAW_HEAD.unpack_from(blob)]
+            views.append(bytes_of(blob)[RAW_HEAD.size :])
+        batch = BatchArguments(views, crops, flips, out)
+        resize = self._library.functions["resize_batch"]
+        if resize(self._library.decoder(), *batch.images, sides.ctypes.data, *batch.rest):
+            position = int(np.flatnonzero(batch.status)[0])
+            raise DecodeError(position, self._library.text(int(batch.status[position])))
 
 
 def load() -> DecodeEngine:
-    """Return the native engine.
+    """Return the native engine for JPEGs.
 
     Raises:
         RuntimeError: the shared library is not built or not usable; the text says why.
     """
     return NativeEngine(library())
+
+
+def load_raw() -> DecodeEngine:
+    """Return the native engine for raw pictures.
+
+    Raises:
+        RuntimeError: the shared library is not built or not usable; the text says why.
+    """
+    return NativeRawEngine(library())

@@ -6,8 +6,6 @@
 #include "entropy.h"
 #include "jpeg.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 static const char *const status_texts[STATUS_COUNT] = {
     [STATUS_OK] = "no error",
     [STATUS_NOT_JPEG] = "the bytes do not begin like a JPEG",
@@ -21,6 +19,7 @@ static const char *const status_texts[STATUS_COUNT] = {
     [STATUS_BAD_OUTPUT] = "the sides of the output must be 1 to 4096 pixels",
     [STATUS_NO_MEMORY] = "out of memory",
     [STATUS_BUFFER] = "the buffer for the result is too small",
+    [STATUS_BAD_PIXELS] = "the bytes are not those of a raw picture of its size",
     [STATUS_PROGRESSIVE] = "progressive or lossless JPEG",
     [STATUS_ARITHMETIC] = "JPEG with arithmetic coding",
     [STATUS_PRECISION] = "JPEG with other than 8 bits a sample",
@@ -116,7 +115,7 @@ static Status resample(Decoder *decoder, int component, const Plane *plane, cons
     const uint8_t *first = plane->data + (ptrdiff_t)(rows->first - plane->top) * plane->stride +
                            (columns->first - plane->left);
     decoder->kernel->resample_rows(first, plane->stride, width, rows, half);
-    decoder->kernel->resample_columns(half, rows->outputs, columns, *out);
+    decoder->kernel->resample_columns(half, rows->outputs, rows->outputs, columns, *out);
     return STATUS_OK;
 }
 
@@ -130,10 +129,10 @@ static Status open_image(Decoder *decoder, const uint8_t *bytes, size_t size, Fr
     return scan_unstuff(decoder, bytes + frame->header_size, size - frame->header_size, frame, scan);
 }
 
-static bool crop_is_inside(const int32_t crop[4], const Frame *frame)
+bool crop_is_inside(const int32_t crop[4], int width, int height)
 {
-    return crop[0] >= 0 && crop[1] >= 0 && crop[2] >= 1 && crop[3] >= 1 && crop[0] < frame->width &&
-           crop[1] < frame->height && crop[2] <= frame->width - crop[0] && crop[3] <= frame->height - crop[1];
+    return crop[0] >= 0 && crop[1] >= 0 && crop[2] >= 1 && crop[3] >= 1 && crop[0] < width &&
+           crop[1] < height && crop[2] <= width - crop[0] && crop[3] <= height - crop[1];
 }
 
 static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, const int32_t crop[4],
@@ -147,7 +146,7 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     Status status = open_image(decoder, bytes, size, &frame, &scan);
     if (status != STATUS_OK)
         return status;
-    if (!crop_is_inside(crop, &frame))
+    if (!crop_is_inside(crop, frame.width, frame.height))
         return STATUS_BAD_CROP;
     status = build_taps(decoder, &frame, crop, mirror, width, height, rows, columns);
     if (status != STATUS_OK)
@@ -178,7 +177,7 @@ static const Kernel *best_kernel(bool portable)
 }
 
 /* Goes up with every change of these functions; native.py compares. */
-EXPORT int distrain_abi(void) { return 1; }
+EXPORT int distrain_abi(void) { return 2; }
 
 /* A decoder for one thread, NULL when memory is out. portable: without the processor's extensions. */
 EXPORT Decoder *distrain_decoder_new(int portable)

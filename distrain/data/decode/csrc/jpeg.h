@@ -9,7 +9,7 @@
  *   idct.h      coefficients -> 8 x 8 samples
  *   kernel.c    the blocks that a crop needs -> one plane of samples a component
  *   resample.h  planes -> planes of the output's size (antialiased), colour.h -> RGB
- *   decoder.c   the functions that Python calls
+ *   decoder.c   the functions that Python calls; raw.c  the same for pictures that are stored as pixels
  *
  * kernel.c is compiled twice, for any processor and for AVX2; both give the same bits.
  * "T.81" in comments is ITU-T Rec. T.81 (1992), the JPEG standard.
@@ -44,6 +44,7 @@ typedef enum {
     STATUS_BAD_OUTPUT,
     STATUS_NO_MEMORY,
     STATUS_BUFFER,
+    STATUS_BAD_PIXELS,
     /* Healthy images that this decoder does not do; another decoder may. */
     STATUS_PROGRESSIVE,
     STATUS_ARITHMETIC,
@@ -150,7 +151,7 @@ typedef struct {
     Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
     Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
     void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
-    void (*resample_columns)(const int16_t *in, int rows, const Taps *, int16_t *out);
+    void (*resample_columns)(const int16_t *in, ptrdiff_t stride, int rows, const Taps *, int16_t *out);
     void (*colour)(const int16_t *const planes[3], ptrdiff_t stride, int kind, int width, int height,
                    uint8_t *out);
 } Kernel;
@@ -168,6 +169,11 @@ typedef struct Decoder {
     Buffer scan, planes[MAX_COMPONENTS], half, resized[MAX_COMPONENTS];
     TapStore rows[2], columns[2]; /* for components with a sample for each pixel; with one for two */
 } Decoder;
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* decoder.c: whether a crop (x, y, width, height) lies inside a picture. */
+bool crop_is_inside(const int32_t crop[4], int width, int height);
 
 /* decoder.c: room for size bytes, aligned to 64; NULL when memory is out. Old contents are lost. */
 uint8_t *buffer_reserve(Buffer *buffer, size_t size);

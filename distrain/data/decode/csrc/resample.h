@@ -57,9 +57,9 @@ static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, cons
     resample_by_count(in, true, stride, columns, taps, out);
 }
 
-static void resample_columns(const int16_t *in, int rows, const Taps *taps, int16_t *out)
+static void resample_columns(const int16_t *in, ptrdiff_t stride, int rows, const Taps *taps, int16_t *out)
 {
-    resample_by_count(in, false, rows, rows, taps, out);
+    resample_by_count(in, false, stride, rows, taps, out);
 }
 
 #endif
