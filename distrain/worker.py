@@ -22,7 +22,9 @@ from distrain.comm import exits, mpi, runtime
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
+from distrain.data.format import read_manifest
 from distrain.data.loader import EvalLoader, TrainLoader
+from distrain.data.room import check_room, free_bytes
 from distrain.data.store import Store
 from distrain.errors import ConfigError, DistrainError
 from distrain.launch import failures, run_folder
@@ -61,47 +63,60 @@ def main(config: RunConfig) -> int:
 def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> int:
     if world.rank == 0:
         _write_environment(folder, world)
+    if config.data.memory == "node":  # both packs together, before either is loaded
+        needed = sum(
+            read_manifest(Path(pack)).bytes_in_memory for pack in (config.data.train, config.data.val)
+        )
+        check_room("data", needed, free_bytes())
     node = mpi.node_comm(comm)
     # MPI belongs to the engine's thread once it runs: the stores are opened before and closed after.
     train_store = Store.open(config.data.train, config.data, node)
     val_store = Store.open(config.data.val, config.data, node)
     _check_classes(train_store, val_store, config)
     distrain.init_process_group(config.comm)
-    try:
-        result = train(_parts(config, world, folder, train_store, val_store))
-    finally:
-        # After an error this would wait for ranks that wait for us: `main` ends the job instead.
-        if sys.exc_info()[0] is None:
-            distrain.destroy_process_group()
-    for store in (train_store, val_store):
-        store.close()
+    loader, eval_loader = _loaders(config, world, train_store, val_store)
+    classes = config.model.num_classes or len(train_store.classes)
+    result = train(
+        Parts(
+            settings=config.train,
+            model=create_model(config.model, classes, config.seed),
+            loader=loader,
+            eval_loader=eval_loader,
+            world=world,
+            device=pick_device(config.train.device, world),
+            folder=folder,
+            global_batch=config.data.batch_per_rank * config.train.accumulate * world.size,
+            seed=config.seed,
+            config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
+            channels_last=config.model.channels_last,
+            bucket_bytes=config.comm.bucket_bytes,
+            exposed_comm_seconds=_accumulated(runtime.current().engine.take_exposed_seconds),
+            skipped_images=lambda: loader.skipped_images,
+            resume=bool(os.environ.get("DISTRAIN_RESUME")),
+        )
+    )
+    # Not in a `finally`: after an error these would wait for ranks that wait for this one. `main` ends
+    # the job instead.
+    distrain.destroy_process_group()
+    loader.close()
+    eval_loader.close()
+    train_store.close()
+    val_store.close()
     node.Free()
     return result.exit_code
 
 
-def _parts(config: RunConfig, world: World, folder: Path, train_store: Store, val_store: Store) -> Parts:
-    accumulate = config.train.accumulate
+def _loaders(
+    config: RunConfig, world: World, train_store: Store, val_store: Store
+) -> tuple[TrainLoader, EvalLoader]:
     # A rank's batch is what it contributes to one step: all its micro-batches.
-    data = config.data.model_copy(update={"batch_per_rank": config.data.batch_per_rank * accumulate})
-    decoder = create_decoder(data.engine)
-    loader = TrainLoader(train_store, data, decoder, world.rank, world.size, config.seed)
-    model = create_model(config.model, config.model.num_classes or len(train_store.classes), config.seed)
-    return Parts(
-        settings=config.train,
-        model=model,
-        loader=loader,
-        eval_loader=EvalLoader(val_store, data, decoder, world.rank, world.size),
-        world=world,
-        device=pick_device(config.train.device, world),
-        folder=folder,
-        global_batch=data.batch_per_rank * world.size,
-        seed=config.seed,
-        config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
-        channels_last=config.model.channels_last,
-        bucket_bytes=config.comm.bucket_bytes,
-        exposed_comm_seconds=_accumulated(runtime.current().engine.take_exposed_seconds),
-        skipped_images=lambda: loader.skipped_images,
-        resume=bool(os.environ.get("DISTRAIN_RESUME")),
+    batch = config.data.batch_per_rank * config.train.accumulate
+    data = config.data.model_copy(update={"batch_per_rank": batch})
+    train_engine = create_decoder(data.engine, train_store.encoding)
+    val_engine = create_decoder(data.engine, val_store.encoding)
+    return (
+        TrainLoader(train_store, data, train_engine, world.rank, world.size, config.seed),
+        EvalLoader(val_store, data, val_engine, world.rank, world.size),
     )
 
 
@@ -197,9 +212,9 @@ def _write_environment(folder: Path, world: World) -> None:
 def _end(error: BaseException, folder: Path, world: World) -> None:
     """Keep the error where the launcher finds it, and end the whole job."""
     code = _exit_code(error)
-    log.critical("ends the job with exit code %d", code, exc_info=error)
     expected = isinstance(error, DistrainError)
-    text = f"{error}" if expected else "".join(traceback.format_exception(error))
+    text = str(error) if expected else "".join(traceback.format_exception(error))
+    log.critical("ends the job with exit code %d: %s", code, text)
     record = {"rank": world.rank, "exit_code": code, "traceback": text, "time": time.time()}
     try:
         path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"

@@ -1,0 +1,41 @@
+"""A rank that fails ends the whole job: soon, with its traceback last, and not with success."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.support import Launch
+
+
+def test_exception_on_one_rank(launch: Launch) -> None:
+    job = launch("--np", "3", "data.batch_per_rank=10", DISTRAIN_FAULT="rank=1,step=3,kind=raise")
+    assert job.code == 1
+    lines = job.err.rstrip().splitlines()
+    assert "rank 1 failed first" in job.err
+    assert "step 3" in lines[-1] and "InjectedFault" in lines[-1], job.err
+    assert not (job.folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(("kind", "code"), [("kill", 137), ("exit", 1)])
+def test_rank_that_vanishes(launch: Launch, kind: str, code: int) -> None:
+    job = launch("--np", "2", DISTRAIN_FAULT=f"rank=1,step=2,kind={kind}")
+    assert job.code == code, job.err
+
+
+def test_stalled_rank_is_named_and_the_job_ends(launch: Launch) -> None:
+    job = launch(
+        "--np", "2", "comm.stall_seconds=1s", "comm.abort_seconds=4s",
+        DISTRAIN_FAULT="rank=1,step=2,kind=stall",
+    )  # fmt: skip
+    assert job.code != 0
+    assert "rank" in job.err and "1" in job.err and "allreduce" in job.err
+
+
+def test_nothing_is_left_in_shared_memory(launch: Launch) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    job = launch("--np", "2", DISTRAIN_FAULT="rank=0,step=2,kind=kill")
+    assert job.code == 137
+    left = {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
+    assert not left
