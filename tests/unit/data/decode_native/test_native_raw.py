@@ -32,9 +32,7 @@ def test_pixels_are_pillows_within_one_level(data):
     want = np.asarray(part.resize(out, Image.Resampling.BILINEAR))
     want = want[:, ::-1] if flip else want
     batches = [
-        decode(
-            native.NativeRawEngine(library(portable)), [raw(pixels)], [crop], [flip], out_width, out_height
-        )
+        decode(native.NativeRawEngine(library(portable)), [raw(pixels)], [crop], [flip], *out)
         for portable in (False, True)
     ]
     assert np.array_equal(*batches)
