@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distrain.data import node_memory
+from distrain import node_memory
 from distrain.data.format import RECORD, Manifest, read_manifest
 from distrain.data.load import layout, load_shard
-from distrain.data.node_memory import agree
 from distrain.data.room import check_room, free_bytes, shm_free_bytes
 from distrain.data.settings import DataSettings
 from distrain.data.shard import read_head
 from distrain.errors import CommError, ConfigError, DataError, DistrainError
+from distrain.node_memory import agree
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:

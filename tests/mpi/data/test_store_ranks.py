@@ -13,7 +13,7 @@ import pytest
 from mpi4py import MPI
 from PIL import Image
 
-from distrain.data import node_memory
+from distrain import node_memory
 from distrain.data import store as store_module
 from distrain.data.decode.engine import create
 from distrain.data.loader import EvalLoader, TrainLoader
@@ -113,7 +113,7 @@ def test_ranks_that_cannot_see_each_others_files_agree_on_the_window(
         raise PermissionError(13, "Permission denied")
 
     if WORLD.rank == WORLD.size - 1 and WORLD.rank > 0:
-        monkeypatch.setattr("distrain.data.node_memory.os.open", closed)
+        monkeypatch.setattr("distrain.node_memory.os.open", closed)
     shared = node_memory.share(WORLD, 4096)
     monkeypatch.undo()
     assert (shared is None) == (WORLD.size > 1)

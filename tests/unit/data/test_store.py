@@ -48,7 +48,7 @@ def test_manifest_counts_the_memory_that_the_store_takes(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(
-        "distrain.data.node_memory.private", lambda size: (taken.append(size), memoryview(bytearray(size)))[1]
+        "distrain.node_memory.private", lambda size: (taken.append(size), memoryview(bytearray(size)))[1]
     )
     Store.open(packed[0], NODE)
     assert taken == [packed[1].bytes_in_memory]

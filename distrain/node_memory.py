@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from distrain.errors import DistrainError
 
-log = logging.getLogger("distrain.data")
+log = logging.getLogger("distrain.memory")
 
 
 class Ranks(Protocol):
@@ -63,7 +63,7 @@ def share(comm: Ranks, size: int) -> memoryview | None:
     handle, address = -1, None
     if comm.rank == 0 and hasattr(os, "memfd_create"):
         try:
-            handle = os.memfd_create("distrain-data")
+            handle = os.memfd_create("distrain")
             os.ftruncate(handle, size)
             address = f"/proc/{os.getpid()}/fd/{handle}"
         except OSError as error:
