@@ -91,7 +91,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             channels_last=config.model.channels_last,
             bucket_bytes=config.comm.bucket_bytes,
             exposed_comm_seconds=_accumulated(runtime.current().engine.take_exposed_seconds),
-            skipped_images=lambda: loader.skipped_images,
+            skipped_images=lambda: loader.skipped_images + eval_loader.skipped_images,
             resume=bool(os.environ.get("DISTRAIN_RESUME")),
         )
     )

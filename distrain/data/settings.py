@@ -33,7 +33,9 @@ class DataSettings(Settings):
     memory: Literal["node", "disk"] = Field(
         "node", description="node: one copy in the memory of each node, shared by its ranks; disk: memory map"
     )
-    batch_per_rank: int = Field(256, ge=1, description="images per rank and step")
+    batch_per_rank: int = Field(
+        256, ge=1, description="images per rank and micro-batch (a step has `train.accumulate` of them)"
+    )
     eval_batch_per_rank: int = Field(256, ge=1, description="images per rank and evaluation step")
     image_size: int = Field(224, ge=8, description="side of the square training crop, pixels")
     eval_resize: int | None = Field(

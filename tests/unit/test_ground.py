@@ -15,7 +15,15 @@ from distrain.world import World, split
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("64 MiB", 64 << 20), ("1M", 1 << 20), ("1 MB", 10**6), (123, 123), ("0.5KiB", 512), ("7", 7), ("2g", 2 << 30)],
+    [
+        ("64 MiB", 64 << 20),
+        ("1M", 1 << 20),
+        ("1 MB", 10**6),
+        (123, 123),
+        ("0.5KiB", 512),
+        ("7", 7),
+        ("2g", 2 << 30),
+    ],
 )
 def test_bytes(text: str | int, count: int) -> None:
     assert parse_bytes(text) == count
