@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # MPI_Abort asks the launcher to kill the job; if it does not within so long, this process ends itself.
 LAST_RESORT_SECONDS = 5.0
+_STDERR_FD = 2
 
 
 class _State:
@@ -53,10 +54,11 @@ def uninstall() -> None:
 
 def end_job(code: int) -> NoReturn:
     """End all ranks of the job with this exit code. Any thread may call it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none at all: nothing to save
+            stream.flush()
     # This watchdog is a plain C thread: it fires even if MPI_Abort hangs with the GIL held.
-    faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True, file=_STDERR_FD)
     from mpi4py import MPI
 
     if MPI.Is_initialized() and not MPI.Is_finalized():
@@ -105,5 +107,9 @@ def job_guard() -> Iterator[None]:
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     code = 130 if issubclass(kind, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
     lines = traceback.format_exception(kind, error, trace)
-    sys.stderr.write(f"\n{_State.name} ends the job:\n" + "".join(lines))
+    # Straight to the descriptor: torch calls this hook with sys.stderr replaced by a buffer,
+    # which it would print afterwards, and there is no afterwards.
+    text = f"\n{_State.name} ends the job:\n" + "".join(lines)
+    with suppress(OSError):
+        os.write(_STDERR_FD, text.encode(errors="backslashreplace"))
     end_job(code)

@@ -1,0 +1,81 @@
+"""Faults on purpose, for tests: this rank breaks at that step.
+
+    DISTRAIN_FAULT="rank=1,step=3,kind=raise"
+
+Kinds: ``raise`` an exception; ``exit`` with code 3; ``kill`` the process (SIGKILL); ``stall`` the
+calling thread for ever; ``stop`` the whole process (SIGSTOP). Without the variable a fault point
+is one comparison with None.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distrain.errors import CommError, UsageError, nearest
+
+VARIABLE = "DISTRAIN_FAULT"
+KINDS = ("raise", "exit", "kill", "stall", "stop")
+EXIT_CODE = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What breaks, where and when."""
+
+    rank: int
+    step: int
+    kind: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Fault | None:
+        """Return the fault that the environment asks for, or None.
+
+        Raises:
+            UsageError: the variable is not of the form above.
+        """
+        text = environment.get(VARIABLE, "")
+        if not text:
+            return None
+        fields = dict(item.partition("=")[::2] for item in text.replace(" ", "").split(","))
+        number = {name: fields.get(name, "") for name in ("rank", "step")}
+        kind = fields.get("kind", "")
+        if kind not in KINDS or set(fields) != {"rank", "step", "kind"}:
+            raise UsageError(
+                VARIABLE,
+                f"{text!r} is not understood{nearest(kind, KINDS)}",
+                "write rank=1,step=3,kind=raise",
+            )
+        if not all(value.isdigit() for value in number.values()):
+            raise UsageError(
+                VARIABLE, f"{text!r} has no numbers for rank and step", "write rank=1,step=3,..."
+            )
+        return cls(int(number["rank"]), int(number["step"]), kind)
+
+    def strike(self) -> None:
+        """Break this process.
+
+        Raises:
+            CommError: if the kind is ``raise``.
+        """
+        if self.kind == "raise":
+            raise CommError(f"rank {self.rank}", f"fault injected at step {self.step}", f"unset {VARIABLE}")
+        if self.kind == "exit":
+            sys.exit(EXIT_CODE)
+        if self.kind == "stall":
+            while True:
+                time.sleep(3600)
+        os.kill(os.getpid(), signal.SIGKILL if self.kind == "kill" else signal.SIGSTOP)
+
+
+_fault = Fault.from_environment(os.environ)
+
+
+def fault_point(rank: int, step: int) -> None:
+    """Break here if the environment asks for it at this rank and step; otherwise do nothing."""
+    if _fault is not None and (_fault.rank, _fault.step) == (rank, step):
+        _fault.strike()

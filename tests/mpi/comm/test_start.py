@@ -1,0 +1,50 @@
+"""What MPI says about the world, and what a running engine costs and keeps."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from distrain.comm import api, mpi, runtime
+from distrain.comm.settings import CommSettings
+from distrain.errors import UsageError
+from distrain.world import World
+
+
+def test_the_world_is_that_of_mpi(world: World) -> None:
+    comm = runtime.current().comm
+    assert (world.rank, world.size) == api.engine().call(lambda: (comm.Get_rank(), comm.Get_size()))
+    assert (dist.get_rank(), dist.get_world_size()) == (world.rank, world.size)
+    everyone: list[object] = [None] * world.size
+    dist.all_gather_object(everyone, world.hosts)
+    assert everyone == [world.hosts] * world.size
+    node = api.engine().call(lambda: mpi.node_comm(comm))
+    assert api.engine().call(node.Get_size) == world.local_size
+    assert api.engine().call(node.Get_rank) == world.local_rank
+    api.engine().call(node.Free)
+
+
+def test_start_is_idempotent_but_not_with_other_settings(world: World) -> None:
+    assert runtime.start() is runtime.current()
+    with pytest.raises(UsageError, match="settings differ"):
+        runtime.start(CommSettings(colors=7))
+    assert dist.get_backend() == "distrain"
+
+
+def test_memory_does_not_grow(world: World) -> None:
+    """After a warm-up, a thousand collectives leave the peak of resident memory where it was."""
+    tensors = [torch.ones(40_000), torch.ones(33)]
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            for work in [dist.all_reduce(t, op=dist.ReduceOp.MAX, async_op=True) for t in tensors]:
+                work.get_future()
+                work.wait()
+
+    run(300)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(500)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048  # KiB

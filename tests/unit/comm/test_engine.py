@@ -1,0 +1,218 @@
+"""Order, priority, limits and failures of the engine, with operations that need no MPI."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from distrain.comm.engine import Engine
+from distrain.comm.operation import Completion, Operation, Priority, when_all_done
+from distrain.errors import CommError
+
+LONG = 30.0
+
+
+class Gate(Operation):
+    """Notes when it starts; is complete once opened; may break."""
+
+    kind = "gate"
+
+    def __init__(self, log: list[str], name: str, queue: str = "q", limit: int | None = 1) -> None:
+        self.queue, self.concurrency = queue, limit
+        self.log, self.name = log, name
+        self.open = threading.Event()
+        self.started = threading.Event()
+        self.error: BaseException | None = None
+        self.ready = True
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def start(self) -> None:
+        self.log.append(self.name)
+        self.started.set()
+
+    def progress(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        return self.open.is_set()
+
+    def waiting_for(self) -> str:
+        return f"rank 7 to open {self.name}"
+
+
+@pytest.fixture
+def codes() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def engine(codes: list[int]) -> Iterator[Engine]:
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    yield engine
+    engine.close()
+
+
+def test_one_queue_starts_in_the_order_of_submission(engine: Engine) -> None:
+    log: list[str] = []
+    gates = [Gate(log, name) for name in "abcde"]
+    completions = [engine.submit(gate) for gate in gates]
+    for gate in reversed(gates):
+        gate.open.set()
+    for completion in completions:
+        assert completion.wait(LONG)
+    assert log == list("abcde")
+
+
+def test_at_most_the_limit_is_in_flight(engine: Engine) -> None:
+    log: list[str] = []
+    gates = [Gate(log, name, limit=2) for name in "abc"]
+    completions = [engine.submit(gate) for gate in gates]
+    gates[1].started.wait(LONG)
+    assert log == ["a", "b"] and not gates[2].started.is_set()
+    gates[1].open.set()  # any free place will do: b may end before a
+    assert gates[2].started.wait(LONG)
+    gates[0].open.set()
+    gates[2].open.set()
+    assert all(completion.wait(LONG) for completion in completions)
+
+
+def test_queues_do_not_hold_each_other_up(engine: Engine) -> None:
+    log: list[str] = []
+    stuck, free = Gate(log, "stuck", "one"), Gate(log, "free", "two")
+    first = engine.submit(stuck)
+    free.open.set()
+    assert engine.submit(free).wait(LONG)
+    stuck.open.set()
+    assert first.wait(LONG)
+
+
+def test_gradients_start_before_bulk(engine: Engine) -> None:
+    log: list[str] = []
+    held = Gate(log, "held")
+    engine.submit(held)
+    held.started.wait(LONG)
+    bulk, gradient = Gate(log, "bulk"), Gate(log, "gradient")
+    later = [engine.submit(bulk, Priority.BULK), engine.submit(gradient, Priority.GRADIENT)]
+    for gate in (held, bulk, gradient):
+        gate.open.set()
+    assert all(completion.wait(LONG) for completion in later)
+    assert log == ["held", "gradient", "bulk"]
+
+
+def test_what_is_not_ready_holds_those_behind_it(engine: Engine) -> None:
+    log: list[str] = []
+    first, second = Gate(log, "first", limit=None), Gate(log, "second", limit=None)
+    first.ready = False
+    completions = [engine.submit(first), engine.submit(second)]
+    assert not second.started.wait(0.05)
+    first.ready = True
+    first.open.set()
+    second.open.set()
+    assert all(completion.wait(LONG) for completion in completions)
+    assert log == ["first", "second"]
+
+
+def test_hooks_run_around_the_operation_in_the_engine_thread(engine: Engine) -> None:
+    log: list[str] = []
+    gate = Gate(log, "start")
+    gate.before = lambda: log.append(threading.current_thread().name)
+    gate.after = lambda: log.append("after")
+    gate.open.set()
+    completion = engine.submit(gate)
+    completion.wait(LONG)
+    assert log == ["distrain-engine", "start", "after"]
+
+
+def test_call_returns_what_the_function_returns(engine: Engine) -> None:
+    assert engine.call(lambda: threading.current_thread().name) == "distrain-engine"
+
+
+def test_wait_times_out_without_harm(engine: Engine) -> None:
+    gate = Gate([], "late")
+    completion = engine.submit(gate)
+    assert not engine.wait(completion, 0.01)
+    gate.open.set()
+    assert engine.wait(completion, LONG)
+    assert engine.take_exposed_seconds() >= 0.01
+
+
+def test_callbacks_run_once_and_also_when_late(engine: Engine) -> None:
+    gates = [Gate([], name) for name in "ab"]
+    completions = [engine.submit(gate) for gate in gates]
+    seen: list[BaseException | None] = []
+    when_all_done(completions, seen.append)
+    for gate in gates:
+        gate.open.set()
+    for completion in completions:
+        completion.wait(LONG)
+    when_all_done(completions, seen.append)
+    when_all_done([], seen.append)
+    assert seen == [None, None, None]
+
+
+def test_an_error_reaches_every_waiter_with_its_cause(codes: list[int]) -> None:
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    bad, other = Gate([], "bad", "one"), Gate([], "other", "two")
+    waiting, failing = engine.submit(other), engine.submit(bad)
+    bad.error = ZeroDivisionError("the cause")
+    with pytest.raises(CommError, match=r"gate number 2 .*ZeroDivisionError: the cause") as caught:
+        failing.wait(LONG)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    with pytest.raises(CommError, match="gate number 1"):
+        waiting.wait(LONG)
+    with pytest.raises(CommError, match="the cause"):
+        engine.submit(Gate([], "too late"))
+    engine.close()
+    assert codes == [], "whoever closes the engine has noticed"
+
+
+def test_nobody_reacting_to_an_error_ends_the_job(codes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distrain.comm.engine.GRACE_SECONDS", 0.01)
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    bad = Gate([], "bad")
+    bad.error = ValueError("x")
+    engine.submit(bad)
+    deadline = time.monotonic() + LONG
+    while not codes and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert codes == [1]
+
+
+def test_stalls_are_reported_and_then_end_the_job(codes: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate([], "slow")
+
+    def abort(code: int) -> None:
+        codes.append(code)
+        gate.open.set()
+
+    engine = Engine(abort, 0.02, 0.1, "rank 3 on node7")
+    completion: Completion = engine.submit(gate)
+    assert completion.wait(LONG)
+    engine.close()
+    assert codes[0] == 1
+    reports = [record.getMessage() for record in caplog.records]
+    assert reports[0].startswith("rank 3 on node7: gate number 1 of 0 bytes has been waiting for")
+    assert "rank 7 to open slow" in reports[0]
+    assert "ending the job" in reports[-1]
+
+
+def test_closing_finishes_what_is_queued_and_refuses_more(codes: list[int]) -> None:
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    gate = Gate([], "last")
+    gate.open.set()
+    completion = engine.submit(gate)
+    engine.close()
+    assert completion.is_done
+    with pytest.raises(CommError, match="after the engine was closed"):
+        engine.submit(Gate([], "more"))
+
+
+def test_idle_engine_uses_no_cpu(engine: Engine) -> None:
+    engine.call(lambda: None)
+    before = engine.call(time.thread_time)
+    time.sleep(0.3)
+    assert engine.call(time.thread_time) - before < 0.01  # CPU time, not wall time: noise does not count
