@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
+from distrain.comm.faults import fault_point
 from distrain.train.errors import TrainingError
 from distrain.train.events import checkpoint_now, evaluate_now, log_interval
 from distrain.train.finish import finish
@@ -38,6 +39,7 @@ def train(parts: Parts) -> Result:
                 group["lr"] = run.learning_rate(run.step)
             loss, correct = optimizer_step(run.model, run.optimizer, batch, preprocess, settings)
             run.step += 1
+            fault_point(parts.world.rank, run.step)
             meter.add(run.step, loss, correct, len(batch.labels))
             recorder.step(run.step)
 

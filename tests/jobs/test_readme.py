@@ -1,0 +1,73 @@
+"""The README holds what it promises: its script runs, its commands and links exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distrain.launch import machine, mpi
+from distrain.launch.job import Job
+from tests.jobs.support import TIMEOUT_SECONDS, distrain, environment
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CHECK = """
+import torch.distributed as dist
+mine = model.module.weight.grad
+theirs = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+dist.all_gather(theirs, mine)
+assert dist.get_world_size() == 3 and all(torch.equal(mine, other) for other in theirs)
+print(f"rank {dist.get_rank()} has everybody's gradients")
+"""
+
+
+def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
+    script = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    (tmp_path / "my_script.py").write_text(script + CHECK)
+    job = Job(
+        command=(sys.executable, "my_script.py"),
+        np=3,
+        crowded=machine.cores() < 6,
+        as_root=os.geteuid() == 0,
+    )
+    command = mpi.find().command(job)
+    done = subprocess.run(
+        command.argv,
+        cwd=tmp_path,
+        env=environment(**command.env, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {r} has everybody's gradients" for r in range(3)]
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_commands_of_the_readme_exist(tmp_path: Path) -> None:
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)) + "\n".join(
+        re.findall(r"`(.*?)`", README)
+    )
+    words = {
+        tuple(found.split())
+        for found in re.findall(r"^\s*distrain ([a-z]+(?: [a-z]+\b(?![:./]))?)", shell, re.M)
+    }
+    assert {word[0] for word in words} >= {"pack", "synthesize", "launch", "doctor", "schedule"}
+    for command in sorted({word[0] for word in words}):
+        job = distrain(command, "--help", cwd=tmp_path)
+        assert job.code == 0, f"distrain {command}: {job.err}"
