@@ -10,12 +10,12 @@ from distrain.settings import Settings
 
 
 def _text_of_int(value: Any) -> Any:
-    # OMP_NUM_THREADS: 4 is a number in YAML and a text in an environment
+    # OMP_NUM_THREADS: 4 and time: 30 are numbers in YAML, and text in an environment and for Slurm
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 EnvValue = Annotated[str, BeforeValidator(_text_of_int, json_schema_input_type=str | int)]
-OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
+OneLine = Annotated[EnvValue, Field(pattern=r"^[^\r\n]+$")]
 
 
 class SlurmSettings(Settings):
