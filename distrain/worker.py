@@ -183,6 +183,7 @@ def _start_logs(folder: Path, world: World) -> None:
     to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
     to_stderr = logging.StreamHandler()
     to_stderr.setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
+    to_stderr.addFilter(lambda record: not getattr(record, "file_only", False))
     prefix = "" if world.rank == 0 else f"rank {world.rank}: "
     to_file.setFormatter(logging.Formatter(_LOG_LINE))
     to_stderr.setFormatter(logging.Formatter(prefix + "%(message)s"))
@@ -214,7 +215,10 @@ def _end(error: BaseException, folder: Path, world: World) -> None:
     code = _exit_code(error)
     expected = isinstance(error, DistrainError)
     text = str(error) if expected else "".join(traceback.format_exception(error))
-    log.critical("ends the job with exit code %d: %s", code, text)
+    # Under the launcher, which prints the first failure last, stderr needs no traceback of every rank.
+    kept = {"file_only": "DISTRAIN_RUN_DIR" in os.environ}
+    log.critical("ends the job with exit code %d: %s", code, text, extra=kept)
+    log.critical("%s ends the job", type(error).__name__)
     record = {"rank": world.rank, "exit_code": code, "traceback": text, "time": time.time()}
     try:
         path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"

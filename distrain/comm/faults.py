@@ -16,11 +16,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distrain.errors import CommError, UsageError, nearest
+from distrain.errors import UsageError, nearest
 
 VARIABLE = "DISTRAIN_FAULT"
 KINDS = ("raise", "exit", "kill", "stall", "stop")
 EXIT_CODE = 3
+
+
+class InjectedFault(RuntimeError):
+    """The exception of ``kind=raise``: to distrain an error like any other of a user's program."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class Fault:
         """Break this process.
 
         Raises:
-            CommError: if the kind is ``raise``.
+            InjectedFault: if the kind is ``raise``.
         """
         if self.kind == "raise":
-            raise CommError(f"rank {self.rank}", f"fault injected at step {self.step}", f"unset {VARIABLE}")
+            raise InjectedFault(f"rank {self.rank}, step {self.step}: asked for by {VARIABLE}")
         if self.kind == "exit":
             sys.exit(EXIT_CODE)
         if self.kind == "stall":

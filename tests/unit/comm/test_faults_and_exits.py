@@ -5,7 +5,7 @@ import pytest
 from distrain.comm import faults
 from distrain.comm.exits import exit_code_of
 from distrain.comm.faults import Fault, fault_point
-from distrain.errors import CommError, UsageError
+from distrain.errors import UsageError
 
 
 def test_a_fault_is_read_from_the_environment() -> None:
@@ -27,7 +27,7 @@ def test_it_strikes_at_its_rank_and_step_only(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(faults, "_fault", Fault(1, 3, "raise"))
     fault_point(0, 3)
     fault_point(1, 2)
-    with pytest.raises(CommError, match="injected at step 3"):
+    with pytest.raises(faults.InjectedFault, match="step 3"):
         fault_point(1, 3)
     monkeypatch.setattr(faults, "_fault", Fault(0, 0, "exit"))
     with pytest.raises(SystemExit) as caught:
@@ -35,8 +35,6 @@ def test_it_strikes_at_its_rank_and_step_only(monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.code == 3
 
 
-@pytest.mark.parametrize(
-    ("value", "code"), [(None, 0), (0, 0), (3, 3), (True, 1), ("message", 1), (258, 2)]
-)
+@pytest.mark.parametrize(("value", "code"), [(None, 0), (0, 0), (3, 3), (True, 1), ("message", 1), (258, 2)])
 def test_exit_codes_are_those_of_python(value: object, code: int) -> None:
     assert exit_code_of(value) == code
