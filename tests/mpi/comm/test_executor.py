@@ -11,12 +11,15 @@ from wire_cases import COUNTS, DTYPES, decoding, everyone, noise, same_bits, sim
 from distrain.comm import runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.settings import CommSettings
-from distrain.comm.wire import Wire
+from distrain.comm.wire import WINDOW, Wire
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import generate, names
 from distrain.world import World, split
 
-ALGORITHMS = [(name, colors) for name in names() for colors in (1, 2, 3)]
+ALGORITHMS = [(name, colors) for name in names() for colors in (1, 3)]
+# Every type is summed; the other reductions need not meet every type.
+CASES = [(dtype, Reduction.SUM) for dtype in DTYPES]
+CASES += [(dtype, op) for dtype in (torch.bfloat16, torch.int64) for op in (Reduction.AVG, Reduction.MAX)]
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS, ids=lambda p: f"{p[0]}-{p[1]}")
@@ -35,16 +38,14 @@ def execute(wire: Wire, payload: torch.Tensor, reduction: Reduction, collective:
     wire.engine.wait(wire.engine.submit(operation))
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float64], ids=str)
-def test_every_rank_is_counted_exactly_once(wire: Wire, dtype: torch.dtype) -> None:
+def test_every_rank_is_counted_exactly_once(wire: Wire) -> None:
     for count in COUNTS:
-        payload = decoding(wire.rank, wire.size, count, dtype)
+        payload = decoding(wire.rank, wire.size, count, torch.int64)
         execute(wire, payload, Reduction.SUM, Collective.ALLREDUCE)
         assert payload.tolist() == [everyone(wire.size)] * count
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("reduction", [Reduction.SUM, Reduction.AVG, Reduction.MAX], ids=lambda r: r.value)
+@pytest.mark.parametrize(("dtype", "reduction"), CASES, ids=str)
 def test_executed_equals_simulated_bit_for_bit(wire: Wire, dtype: torch.dtype, reduction: Reduction) -> None:
     s = wire.settings
     schedule = generate(s.algorithm, wire.size, s.colors, nodes=wire.nodes)
@@ -92,11 +93,9 @@ def test_operations_in_flight_together_do_not_mix(wire: Wire) -> None:
 def test_steady_state_takes_no_new_staging(wire: Wire) -> None:
     payload = torch.ones(4099)
 
-    def run(times: int) -> int:
-        for _ in range(times):
-            execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
-        return wire.pool.allocated_bytes
-
-    first = run(20)  # how many areas a round needs at once depends on timing, within the window
-    limit = wire.settings.colors * 4 * 2 * 256
-    assert run(100) <= max(first, limit)
+    for _ in range(30):
+        execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
+    # How many areas are needed at once depends on timing, but never more than the window allows:
+    # in each lane the receives of a step and, posted early, those of the next.
+    most_receives = 2 * wire.size
+    assert wire.pool.allocated_bytes <= wire.settings.colors * WINDOW * most_receives * 256
