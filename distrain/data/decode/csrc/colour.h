@@ -1,8 +1,8 @@
-/* From three planes of the output's size to interleaved RGB bytes. */
+/* The last step: the pass over columns of all components, then interleaved RGB bytes. */
 #ifndef DISTRAIN_COLOUR_H
 #define DISTRAIN_COLOUR_H
 
-#include "lanes.h"
+#include "resample.h"
 
 /* Sixteen pixels. YCbCr to RGB as in JFIF (ITU-T T.871): R = Y + 1.402 Cr', B = Y + 1.772 Cb',
  * G = Y - 0.344136 Cb' - 0.714136 Cr' with Cb' = Cb - 128. Factors above 1 are split, because
@@ -26,22 +26,37 @@ ALWAYS_INLINE void colour_pixels(Int16x16 first, const int16_t *second, const in
     store_rgb(red, green, blue, out);
 }
 
-/* planes: int16 with 6 bits of fraction, rows `stride` apart. out: uint8 [height, width, 3]. */
-static void colour(const int16_t *const planes[3], ptrdiff_t stride, int kind, int width, int height,
-                   uint8_t *out)
+/* One row: planes are int16 [width rounded up to LANES]; out: uint8 [width, 3]. */
+ALWAYS_INLINE void colour_row(const int16_t *const planes[3], int kind, int width, uint8_t *out)
 {
-    for (int row = 0; row < height; row++) {
-        const int16_t *p[3];
+    int column = 0;
+    for (; column + LANES <= width; column += LANES)
+        colour_pixels(int16_load(planes[0] + column), planes[1] + column, planes[2] + column, kind,
+                      out + 3 * column);
+    if (column < width) { /* the last pixels of a row: never write past them */
+        uint8_t last[3 * LANES];
+        colour_pixels(int16_load(planes[0] + column), planes[1] + column, planes[2] + column, kind, last);
+        memcpy(out + 3 * column, last, 3 * (size_t)(width - column));
+    }
+}
+
+/* The pass over columns, and the colours, LANES rows of the picture at a time. */
+static void finish(const HalfResized *half, int kind, int width, int height, int16_t *scratch, uint8_t *out)
+{
+    ptrdiff_t row_size = half->columns[0]->outputs;
+    int planes = kind == COLOUR_GREY ? 1 : 3;
+    for (int top = 0; top < height; top += LANES) {
+        const int16_t *rows[3];
         for (int i = 0; i < 3; i++)
-            p[i] = planes[i] + row * stride;
-        int column = 0;
-        for (; column + LANES <= width; column += LANES, out += 3 * LANES)
-            colour_pixels(int16_load(p[0] + column), p[1] + column, p[2] + column, kind, out);
-        if (column < width) { /* the last pixels of a row: never write past them */
-            uint8_t last[3 * LANES];
-            colour_pixels(int16_load(p[0] + column), p[1] + column, p[2] + column, kind, last);
-            memcpy(out, last, 3 * (size_t)(width - column));
-            out += 3 * (width - column);
+            rows[i] = scratch + (i < planes ? i : 0) * LANES * row_size;
+        for (int i = 0; i < planes; i++)
+            resample_columns(half->data[i] + top, half->stride, half->columns[i],
+                           scratch + i * LANES * row_size);
+        int end = top + LANES < height ? top + LANES : height;
+        for (int row = top; row < end; row++) {
+            colour_row(rows, kind, width, out + (ptrdiff_t)row * width * 3);
+            for (int i = 0; i < 3; i++)
+                rows[i] += row_size;
         }
     }
 }

@@ -94,28 +94,38 @@ static Status reserve_planes(Decoder *decoder, const Frame *frame, McuRange regi
         plane->stride = plane->width % 512 == 0 ? plane->width + 64 : plane->width;
         /* Vector loops read up to LANES - 1 samples behind the last one. */
         plane->data = buffer_reserve(&decoder->planes[i],
-                                     (size_t)plane->stride * (size_t)plane->height + 4 * LANES);
+                                     (size_t)plane->stride * (size_t)plane->height + LANES);
         if (plane->data == NULL)
             return STATUS_NO_MEMORY;
     }
     return STATUS_OK;
 }
 
-/* Resize one plane: rows first (in its bytes), then columns. The result has rows of columns->outputs. */
-static Status resample(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
-                       const Taps *columns, int16_t **out)
+/* The pass over rows of one plane. The result has a row of rows->outputs for each column. */
+static Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
+                             const Taps *columns, HalfResized *half)
 {
     int width = columns->last - columns->first;
-    int16_t *half = (int16_t *)buffer_reserve(
-        &decoder->half, (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
-    *out = (int16_t *)buffer_reserve(&decoder->resized[component],
-                                     (size_t)rows->outputs * (size_t)columns->outputs * sizeof(int16_t));
-    if (half == NULL || *out == NULL)
+    int16_t *out = (int16_t *)buffer_reserve(
+        &decoder->half[component], (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
+    if (out == NULL)
         return STATUS_NO_MEMORY;
     const uint8_t *first = plane->data + (ptrdiff_t)(rows->first - plane->top) * plane->stride +
                            (columns->first - plane->left);
-    decoder->kernel->resample_rows(first, plane->stride, width, rows, half);
-    decoder->kernel->resample_columns(half, rows->outputs, rows->outputs, columns, *out);
+    decoder->kernel->resample_rows(first, plane->stride, width, rows, out);
+    half->data[component] = out;
+    half->columns[component] = columns;
+    half->stride = rows->outputs;
+    return STATUS_OK;
+}
+
+Status finish_image(Decoder *decoder, const HalfResized *half, int kind, int width, int height, uint8_t *out)
+{
+    size_t samples = 3 * LANES * (size_t)half->columns[0]->outputs;
+    int16_t *scratch = (int16_t *)buffer_reserve(&decoder->scratch, samples * sizeof(int16_t));
+    if (scratch == NULL)
+        return STATUS_NO_MEMORY;
+    decoder->kernel->finish(half, kind, width, height, scratch, out);
     return STATUS_OK;
 }
 
@@ -142,7 +152,7 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     Scan scan;
     Plane planes[MAX_COMPONENTS];
     const Taps *rows[MAX_COMPONENTS], *columns[MAX_COMPONENTS];
-    int16_t *resized[MAX_COMPONENTS];
+    HalfResized half;
     Status status = open_image(decoder, bytes, size, &frame, &scan);
     if (status != STATUS_OK)
         return status;
@@ -156,14 +166,11 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     if (status == STATUS_OK)
         status = decoder->kernel->decode_region(&frame, &scan, region, planes);
     for (int i = 0; status == STATUS_OK && i < frame.components; i++)
-        status = resample(decoder, i, &planes[i], rows[i], columns[i], &resized[i]);
+        status = resample_plane(decoder, i, &planes[i], rows[i], columns[i], &half);
     if (status != STATUS_OK)
         return status;
-    int grey = frame.components == 1;
-    const int16_t *const input[3] = {resized[0], resized[grey ? 0 : 1], resized[grey ? 0 : 2]};
-    int kind = grey ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC;
-    decoder->kernel->colour(input, columns[0]->outputs, kind, width, height, out);
-    return STATUS_OK;
+    int kind = frame.components == 1 ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC;
+    return finish_image(decoder, &half, kind, width, height, out);
 }
 
 static const Kernel *best_kernel(bool portable)
@@ -195,10 +202,10 @@ EXPORT void distrain_decoder_free(Decoder *decoder)
     if (decoder == NULL)
         return;
     free(decoder->scan.data);
-    free(decoder->half.data);
+    free(decoder->scratch.data);
     for (int i = 0; i < MAX_COMPONENTS; i++) {
         free(decoder->planes[i].data);
-        free(decoder->resized[i].data);
+        free(decoder->half[i].data);
     }
     for (int i = 0; i < 2; i++) {
         free(decoder->rows[i].starts.data);

@@ -145,15 +145,20 @@ typedef struct {
     bool smooth;                 /* whether libjpeg would enlarge such a component with its triangle filter */
 } Axis;
 
+/* Components after the pass over rows, transposed: data[i] is int16, one row a source column. */
+typedef struct {
+    const int16_t *data[3];
+    const Taps *columns[3]; /* of the pass that is left */
+    ptrdiff_t stride;       /* between rows of data, in samples */
+} HalfResized;
+
 /* The hot functions, one set a processor family. */
 typedef struct {
     const char *name;
     Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
     Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
     void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
-    void (*resample_columns)(const int16_t *in, ptrdiff_t stride, int rows, const Taps *, int16_t *out);
-    void (*colour)(const int16_t *const planes[3], ptrdiff_t stride, int kind, int width, int height,
-                   uint8_t *out);
+    void (*finish)(const HalfResized *, int kind, int width, int height, int16_t *scratch, uint8_t *out);
 } Kernel;
 
 enum { COLOUR_YCC, COLOUR_RGB, COLOUR_GREY };
@@ -166,11 +171,14 @@ typedef struct Decoder {
     const Kernel *kernel;
     HuffmanTable dc[TABLE_SLOTS], ac[TABLE_SLOTS];
     QuantTable quant[TABLE_SLOTS];
-    Buffer scan, planes[MAX_COMPONENTS], half, resized[MAX_COMPONENTS];
+    Buffer scan, planes[MAX_COMPONENTS], half[MAX_COMPONENTS], scratch;
     TapStore rows[2], columns[2]; /* for components with a sample for each pixel; with one for two */
 } Decoder;
 
 #define EXPORT __attribute__((visibility("default")))
+
+/* decoder.c: the pass over columns and the colours, from what the pass over rows left. */
+Status finish_image(Decoder *decoder, const HalfResized *half, int kind, int width, int height, uint8_t *out);
 
 /* decoder.c: whether a crop (x, y, width, height) lies inside a picture. */
 bool crop_is_inside(const int32_t crop[4], int width, int height);

@@ -196,5 +196,4 @@ static Status index_scan(const Frame *frame, const Scan *scan, uint8_t *checkpoi
     return STATUS_OK;
 }
 
-const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, resample_rows, resample_columns,
-                                colour};
+const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, resample_rows, finish};

@@ -9,6 +9,15 @@
 
 enum { COLOURS = 3, MAX_PICTURE_SIDE = 1 << 16 };
 
+/* Start loading the crop into the cache. Raw pictures come from main memory, and the pass over rows reads
+ * narrow strips: row by row, as here, the memory delivers twice as fast. */
+static void fetch_rows(const uint8_t *first, size_t used, ptrdiff_t stride, int rows)
+{
+    for (int y = 0; y < rows; y++)
+        for (size_t x = 0; x < used; x += 64)
+            __builtin_prefetch(first + y * stride + x);
+}
+
 /* The first byte of the crop. Vector loops read up to LANES - 1 bytes behind a row: where the picture
  * ends there, the crop is copied first. */
 static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int width, int height,
@@ -18,8 +27,10 @@ static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int wi
     size_t start = (size_t)crop[1] * row + (size_t)crop[0] * COLOURS, used = (size_t)crop[2] * COLOURS;
     size_t end = start + (size_t)(crop[3] - 1) * row + used;
     *stride = (ptrdiff_t)row;
-    if (end + LANES <= size)
+    if (end + LANES <= size) {
+        fetch_rows(pixels + start, used, *stride, crop[3]);
         return pixels + start;
+    }
     uint8_t *copy = buffer_reserve(&decoder->scan, used * (size_t)crop[3] + LANES);
     if (copy == NULL)
         return NULL;
@@ -46,25 +57,19 @@ static Status resize_image(Decoder *decoder, const uint8_t *pixels, size_t size,
         return status;
     const Taps *rows = &decoder->rows[0].taps, *columns = &decoder->columns[0].taps;
     int bytes = crop[2] * COLOURS;
-    ptrdiff_t stride, half_row = rows->outputs;
+    ptrdiff_t stride;
     const uint8_t *first = crop_bytes(decoder, pixels, sides[0], sides[1], crop, &stride);
     int16_t *half = (int16_t *)buffer_reserve(
-        &decoder->half, (size_t)round_up(bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
+        &decoder->half[0], (size_t)round_up(bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
     if (first == NULL || half == NULL)
         return STATUS_NO_MEMORY;
     decoder->kernel->resample_rows(first, stride, bytes, rows, half);
-    const int16_t *colours[COLOURS];
+    HalfResized halves = {.stride = (ptrdiff_t)COLOURS * rows->outputs};
     for (int i = 0; i < COLOURS; i++) {
-        int16_t *resized = (int16_t *)buffer_reserve(
-            &decoder->resized[i], (size_t)rows->outputs * (size_t)columns->outputs * sizeof(int16_t));
-        if (resized == NULL)
-            return STATUS_NO_MEMORY;
-        decoder->kernel->resample_columns(half + i * half_row, COLOURS * half_row, rows->outputs, columns,
-                                          resized);
-        colours[i] = resized;
+        halves.data[i] = half + (ptrdiff_t)i * rows->outputs;
+        halves.columns[i] = columns;
     }
-    decoder->kernel->colour(colours, columns->outputs, COLOUR_RGB, width, height, out);
-    return STATUS_OK;
+    return finish_image(decoder, &halves, COLOUR_RGB, width, height, out);
 }
 
 /* Resize `count` raw pictures into out, as distrain_decode_batch does for JPEGs.

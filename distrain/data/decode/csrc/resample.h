@@ -21,45 +21,52 @@ ALWAYS_INLINE Int16x16 weighted_rows(const void *in, bool bytes, ptrdiff_t strid
     return sum;
 }
 
-/* in: rows of at least `columns` rounded up to LANES samples. out: int16, columns rounded up to LANES
- * rows of taps->outputs each. */
-ALWAYS_INLINE void resample_pass(const void *in, bool bytes, ptrdiff_t stride, int columns,
-                                 const Taps *taps, int count, int16_t *out)
+/* All outputs of LANES neighbouring columns. out: int16, LANES rows of taps->outputs each.
+ *
+ * Strips of columns, rather than rows, because a strip of the input and its part of the output stay in
+ * the first-level cache while all outputs are made. */
+ALWAYS_INLINE void resample_strip(const void *in, bool bytes, ptrdiff_t stride, const Taps *taps, int count,
+                                  int16_t *out)
 {
-    for (int output = 0; output < taps->outputs; output += 8)
-        for (int column = 0; column < columns; column += LANES) {
-            Int16x16 rows[8];
-            for (int i = 0; i < 8; i++) {
-                ptrdiff_t at = taps->start[output + i] * stride + column;
-                const void *first = bytes ? (const void *)((const uint8_t *)in + at)
-                                          : (const void *)((const int16_t *)in + at);
-                rows[i] = weighted_rows(first, bytes, stride,
-                                        taps->weights + (size_t)(output + i) * (size_t)count, count);
-            }
-            int16_store_transposed(rows, out + (ptrdiff_t)column * taps->outputs + output, taps->outputs);
+    for (int output = 0; output < taps->outputs; output += 8) {
+        Int16x16 rows[8];
+        for (int i = 0; i < 8; i++) {
+            ptrdiff_t at = taps->start[output + i] * stride;
+            const void *first = bytes ? (const void *)((const uint8_t *)in + at)
+                                      : (const void *)((const int16_t *)in + at);
+            rows[i] = weighted_rows(first, bytes, stride,
+                                    taps->weights + (size_t)(output + i) * (size_t)count, count);
         }
-}
-
-/* The usual numbers of taps as constants, so that the compiler unrolls the sums (1.5 times faster). */
-ALWAYS_INLINE void resample_by_count(const void *in, bool bytes, ptrdiff_t stride, int columns,
-                                     const Taps *taps, int16_t *out)
-{
-    switch (taps->count) {
-    case 2: resample_pass(in, bytes, stride, columns, taps, 2, out); break;
-    case 3: resample_pass(in, bytes, stride, columns, taps, 3, out); break;
-    case 4: resample_pass(in, bytes, stride, columns, taps, 4, out); break;
-    default: resample_pass(in, bytes, stride, columns, taps, taps->count, out); break;
+        int16_store_transposed(rows, out + output, taps->outputs);
     }
 }
 
-static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *taps, int16_t *out)
+/* The usual numbers of taps as constants, so that the compiler unrolls the sums (1.5 times faster). */
+ALWAYS_INLINE void resample_by_count(const void *in, bool bytes, ptrdiff_t stride, const Taps *taps,
+                                     int16_t *out)
 {
-    resample_by_count(in, true, stride, columns, taps, out);
+    switch (taps->count) {
+    case 2: resample_strip(in, bytes, stride, taps, 2, out); break;
+    case 3: resample_strip(in, bytes, stride, taps, 3, out); break;
+    case 4: resample_strip(in, bytes, stride, taps, 4, out); break;
+    default: resample_strip(in, bytes, stride, taps, taps->count, out); break;
+    }
 }
 
-static void resample_columns(const int16_t *in, ptrdiff_t stride, int rows, const Taps *taps, int16_t *out)
+/* The pass over rows. in: rows of at least `columns` rounded up to LANES bytes. out: int16, as many rows
+ * of taps->outputs each. */
+static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *taps, int16_t *out)
 {
-    resample_by_count(in, false, stride, rows, taps, out);
+    for (int column = 0; column < columns; column += LANES)
+        resample_by_count(in + column, true, stride, taps, out + (ptrdiff_t)column * taps->outputs);
+}
+
+/* The pass over columns for LANES rows of the picture. in: int16, one row a source column; out: int16,
+ * LANES rows of taps->outputs. */
+static __attribute__((noinline)) void resample_columns(const int16_t *in, ptrdiff_t stride, const Taps *taps,
+                                                       int16_t *out)
+{
+    resample_by_count(in, false, stride, taps, out);
 }
 
 #endif

@@ -1,0 +1,183 @@
+"""Who takes part in the loader benchmark: our engines and the peers, on the same bytes and crops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from distrain.data.decode.engine import DecodeEngine
+from distrain.data.format import RAW_HEAD
+
+CHUNK = 32  # images that one thread decodes in one call
+
+
+class Unavailable(Exception):
+    """The peer cannot run here, and why."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every contender does in one pass.
+
+    Attributes:
+        name: of the set: orig, short256 or raw.
+        blobs: JPEGs, or raw pictures (`RAW_HEAD`, RGB rows).
+        crops: int32 [N, 4], (x, y, width, height).
+        flips: bool [N].
+        side: of the square outputs, pixels.
+        threads: decoder threads (processes for those that use processes).
+    """
+
+    name: str
+    blobs: list[bytes]
+    crops: np.ndarray
+    flips: np.ndarray
+    side: int
+    threads: int
+
+    @property
+    def chunks(self) -> list[slice]:
+        """Parts of the set that are decoded by one call."""
+        return [slice(i, min(i + CHUNK, len(self.blobs))) for i in range(0, len(self.blobs), CHUNK)]
+
+
+class Contender(Protocol):
+    """One way to turn the bytes of a workload into batches."""
+
+    name: str
+    exact: bool  # antialiased as Pillow does it; otherwise only near
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield uint8 [n, side, side, 3] in the order of the workload; a batch may be overwritten later."""
+        ...
+
+
+class _InThreads:
+    """Decodes chunks into one preallocated batch on a pool of threads."""
+
+    def __init__(self, work: Workload, name: str, exact: bool, decode: Callable[[slice, np.ndarray], None]):
+        self.name, self.exact = name, exact
+        self._work, self._decode = work, decode
+        self._batch = np.empty((CHUNK * work.threads, work.side, work.side, 3), np.uint8)
+        self._pool = ThreadPoolExecutor(work.threads)
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield batches of a chunk for each thread."""
+        chunks, threads = self._work.chunks, self._work.threads
+        for first in range(0, len(chunks), threads):
+            group, jobs, end = chunks[first : first + threads], [], 0
+            for part in group:
+                start, end = end, end + part.stop - part.start
+                jobs.append(self._pool.submit(self._decode, part, self._batch[start:end]))
+            for job in jobs:
+                job.result()
+            yield self._batch[:end]
+
+
+def _by_engine(engine: DecodeEngine, blobs: Sequence[bytes], work: Workload) -> Callable[..., None]:
+    views = [memoryview(blob) for blob in blobs]
+
+    def decode(part: slice, out: np.ndarray) -> None:
+        engine.decode_batch(views[part], work.crops[part], work.flips[part], out)
+
+    return decode
+
+
+def native(work: Workload) -> Contender:
+    """Return our C decoder; JPEGs are indexed before, as a pack or the store does it."""
+    from distrain.data.decode import indexed, native
+
+    try:
+        if work.name == "raw":
+            return _InThreads(work, "native", True, _by_engine(native.load_raw(), work.blobs, work))
+        blobs = [indexed.index(blob) or blob for blob in work.blobs]
+        return _InThreads(work, "native", True, _by_engine(native.load(), blobs, work))
+    except RuntimeError as error:
+        raise Unavailable(str(error)) from None
+
+
+def native_plain(work: Workload) -> Contender:
+    """Return our C decoder on ordinary JPEG bytes, without an index."""
+    from distrain.data.decode import native
+
+    if work.name == "raw":
+        raise Unavailable("raw pictures have no index; see native")
+    try:
+        return _InThreads(work, "native-plain", True, _by_engine(native.load(), work.blobs, work))
+    except RuntimeError as error:
+        raise Unavailable(str(error)) from None
+
+
+def fallback(work: Workload) -> Contender:
+    """Return the engine that serves where the native one is not built: simplejpeg, Pillow's resize."""
+    from distrain.data.decode.raw import RawEngine
+    from distrain.data.decode.turbojpeg import TurboJpegEngine
+
+    engine: DecodeEngine = RawEngine() if work.name == "raw" else TurboJpegEngine()
+    return _InThreads(work, "fallback", True, _by_engine(engine, work.blobs, work))
+
+
+def raw_pixels(blob: bytes) -> np.ndarray:
+    """Return uint8 [H, W, 3] of a raw picture, without a copy."""
+    width, height = RAW_HEAD.unpack_from(blob)
+    return np.frombuffer(blob, np.uint8, offset=RAW_HEAD.size).reshape(height, width, 3)
+
+
+def turbojpeg(work: Workload) -> Contender:
+    """Return simplejpeg + OpenCV's bilinear resize: the fastest usual way, without antialiasing."""
+    import cv2
+    import simplejpeg
+
+    cv2.setNumThreads(1)  # threads are the pool's
+    side = (work.side, work.side)
+
+    def decode(part: slice, out: np.ndarray) -> None:
+        for blob, crop, flip, image in zip(
+            work.blobs[part], work.crops[part].tolist(), work.flips[part], out, strict=True
+        ):
+            pixels = raw_pixels(blob) if work.name == "raw" else simplejpeg.decode_jpeg(blob, fastdct=False)
+            x, y, width, height = crop
+            resized = cv2.resize(pixels[y : y + height, x : x + width], side, interpolation=cv2.INTER_LINEAR)
+            if flip:
+                cv2.flip(resized, 1, dst=image)
+            else:
+                image[...] = resized
+
+    return _InThreads(work, "turbojpeg", False, decode)
+
+
+def pillow(blob: bytes, crop: Sequence[int], flip: bool, side: int, is_raw: bool) -> np.ndarray:
+    """Return uint8 [side, side, 3] by Pillow alone: the reference, and what torchvision does on the CPU."""
+    image = Image.fromarray(raw_pixels(blob)) if is_raw else Image.open(io.BytesIO(blob)).convert("RGB")
+    x, y, width, height = crop
+    part = image.crop((x, y, x + width, y + height)).resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part)
+
+
+class PillowDataset:
+    """A map-style data set for torch's DataLoader: index to uint8 [side, side, 3].
+
+    Args:
+        work: the pictures.
+    """
+
+    def __init__(self, work: Workload) -> None:
+        self._work = work
+
+    def __len__(self) -> int:
+        return len(self._work.blobs)
+
+    def __getitem__(self, index: int) -> Any:
+        import torch
+
+        work = self._work
+        pixels = pillow(
+            work.blobs[index], work.crops[index].tolist(), work.flips[index], work.side, work.name == "raw"
+        )
+        return torch.from_numpy(pixels.copy())
