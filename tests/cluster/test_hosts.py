@@ -42,7 +42,7 @@ def launch(machines: Machines, project: Path, *words: str) -> subprocess.Complet
         "mpich": ["-launcher", "ssh", "-launcher-exec", str(machines.agent), "-iface", "eth0"],
         "intelmpi": ["-bootstrap", "ssh", "-bootstrap-exec", str(machines.agent), "-iface", "eth0"],
     }[mpi.find().name]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
+    environ = {n: v for n, v in os.environ.items() if n == "DISTRAIN_MPIRUN" or not n.startswith(HIDDEN)}
     command = [sys.executable, "-m", "distrain", "launch", "run.yaml", "--hosts", "my hosts.txt", *words]
     return machines.run(
         "h0",
