@@ -9,7 +9,7 @@ import torch
 from wire_cases import COUNTS, DTYPES, decoding, everyone, noise, same_bits, simulated
 
 from distrain.comm import runtime
-from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.settings import CommSettings
 from distrain.comm.wire import WINDOW, Wire
 from distrain.schedule.ir import Collective
@@ -92,7 +92,7 @@ def test_operations_in_flight_together_do_not_mix(wire: Wire) -> None:
 
 def test_steady_state_takes_no_new_staging(wire: Wire) -> None:
     payload = torch.ones(4099)
-
+    wire.pool = StagingPool()
     for _ in range(30):
         execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
     # How many areas are needed at once depends on timing, but never more than the window allows:
