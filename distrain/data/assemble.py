@@ -14,6 +14,7 @@ from distrain.errors import DataError
 
 log = logging.getLogger("distrain.data")
 
+Blobs = Callable[[np.ndarray], list[memoryview]]
 Crops = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -43,13 +44,16 @@ class Assembler:
         self._replace = replace
         self._lock = threading.Lock()
 
-    def fill(self, indices: np.ndarray, crops: Crops, out: np.ndarray) -> np.ndarray:
+    def fill(
+        self, indices: np.ndarray, crops: Crops, out: np.ndarray, blobs: Blobs | None = None
+    ) -> np.ndarray:
         """Decode images into ``out`` and return the indices of those that are there now.
 
         Args:
             indices: int64 [N], wanted images.
             crops: gives crops int32 [M, 4] and flips bool [M] for int64 [M] indices.
             out: uint8 [N, S, S, 3]; the first M <= N images are written, M = N in training.
+            blobs: gives the bytes of int64 [M] indices; default: the store.
 
         Returns:
             int64 [M].
@@ -62,9 +66,9 @@ class Assembler:
             if not len(used):
                 return used
             try:
-                blobs = self._store.blobs(used)
+                found = (blobs or self._store.blobs)(used)
                 rectangles, flips = crops(used)
-                self._engine.decode_batch(blobs, rectangles, flips, out[: len(used)])
+                self._engine.decode_batch(found, rectangles, flips, out[: len(used)])
                 return used
             except DecodeError as error:
                 # Rare, so the whole piece is decoded again without that image.

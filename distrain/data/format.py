@@ -106,6 +106,11 @@ class Manifest(_Model):
         """Bytes that the store of one node takes: all records and all payloads."""
         return aligned(self.count * RECORD.itemsize) + sum(aligned(s.payload_bytes) for s in self.shards)
 
+    def bytes_of_part(self, parts: int) -> int:
+        """Bytes that the store of one of ``parts`` nodes takes, about: all records, its payloads."""
+        payloads = sum(shard.payload_bytes for shard in self.shards)
+        return aligned(self.count * RECORD.itemsize) + -(-payloads // parts)
+
     @property
     def bytes_on_disk(self) -> int:
         """Bytes of all shards."""
@@ -128,6 +133,11 @@ class ShardHead:
 def aligned(offset: int) -> int:
     """Return the next multiple of `ALIGNMENT` that is not below ``offset``."""
     return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def padded_lengths(lengths: np.ndarray) -> np.ndarray:
+    """Return the bytes that images take in a payload, with the zeros after them: int64 [N]."""
+    return -(-lengths.astype(np.int64) // ALIGNMENT) * ALIGNMENT
 
 
 def shard_name(number: int) -> str:

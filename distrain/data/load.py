@@ -4,51 +4,134 @@ from __future__ import annotations
 
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from distrain.data.format import RECORD, Manifest, aligned
-from distrain.data.shard import check_payload, read_head
+from distrain.data.format import Manifest, ShardHead, aligned, padded_lengths
+from distrain.data.shard import check_images, check_payload, read_head
 from distrain.errors import DataError
 
 _READ_BYTES = 16 << 20  # of one read: large for parallel file systems, and the checksum runs on warm cache
 
 
-def layout(manifest: Manifest, view: memoryview) -> list[memoryview]:
-    """Cut the memory: all records first, then the payloads of the shards, each aligned."""
-    at = aligned(manifest.count * RECORD.itemsize)
-    payloads: list[memoryview] = []
-    for shard in manifest.shards:
-        payloads.append(view[at : at + shard.payload_bytes])
-        at += aligned(shard.payload_bytes)
-    return payloads
+@dataclass(frozen=True)
+class Piece:
+    """Some images of a shard that follow each other, and where they are in the memory of the node.
+
+    Attributes:
+        shard: number of the shard.
+        images: positions in the shard.
+        base: where the first of them begins in the payload of the shard.
+        at: where it begins in memory.
+        bytes: of all of them, with the zeros between.
+    """
+
+    shard: int
+    images: range
+    base: int
+    at: int
+    bytes: int
 
 
-def load_shard(path: Path, manifest: Manifest, number: int, payload: memoryview) -> np.ndarray:
-    """Read one shard into its place in memory, front to back, and return its records.
+def pieces_of(manifest: Manifest, records: np.ndarray, part: range) -> list[Piece]:
+    """Return the pieces of shards that make up a range of images, packed one after the other.
+
+    Args:
+        manifest: of the pack.
+        records: structured array `RECORD` [count], of the whole pack.
+        part: the images.
+
+    Raises:
+        DataError: the images of a shard that is cut do not follow each other as the format says.
+    """
+    found: list[Piece] = []
+    first = at = 0
+    for number, entry in enumerate(manifest.shards):
+        start, stop = max(part.start, first), min(part.stop, first + entry.count)
+        if start < stop:
+            whole = stop - start == entry.count
+            base, size = (0, entry.payload_bytes) if whole else _extent(manifest, number, records[start:stop])
+            found.append(Piece(number, range(start - first, stop - first), base, at, size))
+            at += aligned(size)
+        first += entry.count
+    return found
+
+
+def _extent(manifest: Manifest, shard: int, records: np.ndarray) -> tuple[int, int]:
+    """Return where some images of a shard begin in its payload, and their bytes."""
+    ends = records["offset"].astype(np.int64) + padded_lengths(records["length"])
+    if not np.array_equal(records["offset"][1:].astype(np.int64), ends[:-1]):
+        raise DataError(
+            manifest.shards[shard].file, "its images do not follow each other", "pack the data set again"
+        )
+    base = int(records["offset"][0])
+    return base, int(ends[-1]) - base
+
+
+def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview) -> None:
+    """Read a piece of a shard into its place, front to back, and check it.
+
+    Args:
+        path: folder of the pack.
+        manifest: of the pack.
+        piece: what to read.
+        memory: of exactly ``piece.bytes``.
 
     Raises:
         DataError: the shard cannot be read or is damaged.
     """
-    head = read_head(path, manifest, number)
-    entry = manifest.shards[number]
+    head = read_head(path, manifest, piece.shard)
+    entry = manifest.shards[piece.shard]
     file_path = path / entry.file
+    crc = _read(file_path, head, piece, memory)
+    if len(piece.images) == entry.count:
+        check_payload(file_path, entry, crc, head.records, memory)
+    else:
+        chosen = head.records[piece.images.start : piece.images.stop]
+        check_images(file_path, chosen, memory, piece.images.start, piece.base)
+
+
+def _read(path: Path, head: ShardHead, piece: Piece, memory: memoryview) -> int:
+    """Fill the memory; return the checksum of what was read."""
     crc = at = 0
     try:
-        with file_path.open("rb", buffering=0) as file:
-            file.seek(head.payload_offset)
+        with path.open("rb", buffering=0) as file:
+            file.seek(head.payload_offset + piece.base)
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while at < len(payload):
-                got = file.readinto(payload[at : at + _READ_BYTES])
+            while at < len(memory):
+                got = file.readinto(memory[at : at + _READ_BYTES])
                 if not got:
-                    raise DataError(
-                        str(file_path), f"it ends {len(payload) - at} bytes early", "copy it again"
-                    )
-                crc = zlib.crc32(payload[at : at + got], crc)
+                    raise DataError(str(path), f"it ends {len(memory) - at} bytes early", "copy it again")
+                crc = zlib.crc32(memory[at : at + got], crc)
                 at += got
     except OSError as error:
-        raise DataError(str(file_path), f"it cannot be read: {error.strerror}", "copy it again") from None
-    check_payload(file_path, entry, crc, head.records, payload)
-    return head.records
+        raise DataError(str(path), f"it cannot be read: {error.strerror}", "copy it again") from None
+    return crc
+
+
+def read_image(path: Path, manifest: Manifest, shard: int, record: np.ndarray) -> memoryview:
+    """Return the bytes of one image from its shard on the disk; they are not checked.
+
+    Args:
+        path: folder of the pack.
+        manifest: of the pack.
+        shard: number of the shard.
+        record: of the image.
+
+    Raises:
+        DataError: the shard cannot be read.
+    """
+    entry = manifest.shards[shard]
+    try:
+        with (path / entry.file).open("rb", buffering=0) as file:
+            file.seek(entry.bytes - entry.payload_bytes + int(record["offset"]))
+            return memoryview(file.read(int(record["length"])))
+    except OSError as error:
+        raise DataError(
+            str(path / entry.file),
+            f"it cannot be read: {error.strerror}",
+            "make the pack visible on all nodes",
+        ) from None

@@ -13,10 +13,12 @@ import torch
 from distrain.data.assemble import Assembler
 from distrain.data.augment import eval_crops, train_crops
 from distrain.data.decode.engine import DecodeEngine
-from distrain.data.order import EpochOrder, eval_part, rank_positions, steps_per_epoch
+from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
+from distrain.data.reading import GlobalReading, Reading
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
+from distrain.data.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class TrainLoader(_Loader):
         rank, size: of the world: which part of each global batch is taken.
         seed: of the run; order and augmentation depend on it, the epoch and the image alone.
         pinned: page-locked memory for copies to a GPU; default: where CUDA is available.
+        reading: who reads what; default: global batches of the whole set.
+        windows: where the images of other nodes arrive, if the store holds only a part.
 
     Attributes:
         steps_per_epoch: number of global batches of an epoch.
@@ -134,12 +138,15 @@ class TrainLoader(_Loader):
         size: int,
         seed: int,
         pinned: bool | None = None,
+        reading: Reading | None = None,
+        windows: Windows | None = None,
     ) -> None:
-        self.steps_per_epoch = steps_per_epoch(
-            store.count, size * settings.batch_per_rank, settings.last_batch
+        self._reading = reading or GlobalReading(
+            seed, store.count, size, settings.batch_per_rank, settings.last_batch
         )
+        self.steps_per_epoch = self._reading.steps_per_epoch
         self._settings = settings
-        self._rank, self._size, self._seed = rank, size, seed
+        self._rank, self._seed, self._windows = rank, seed, windows
         super().__init__(store, settings, engine, settings.image_size, True, pinned)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
@@ -153,14 +160,29 @@ class TrainLoader(_Loader):
                 the image and its shard.
         """
         for step in range(start_step, self.steps_per_epoch):
-            yield self._take(epoch * self.steps_per_epoch + step)
+            number = epoch * self.steps_per_epoch + step
+            if self._windows is not None:
+                self._windows.taking(number)
+            batch = self._take(number)
+            if self._windows is not None:
+                self._windows.done(number)
+            yield batch
+
+    def close(self) -> None:
+        """End the threads. With images of other nodes: collective, and before the engine is closed."""
+        if self._windows is not None:
+            self._windows.give_up()
+        super().close()
+        if self._windows is not None:
+            self._windows.close()
 
     def _begin(self, number: int) -> Work[torch.Tensor] | None:
         """Lay out the batch of step ``number``, counted from the start of epoch 0."""
         epoch, step = divmod(number, self.steps_per_epoch)
-        settings, records, count = self._settings, self._store.records, self._store.count
-        order = EpochOrder(self._seed, epoch, count)
-        positions = rank_positions(step, self._rank, self._size, settings.batch_per_rank, count)
+        settings, records = self._settings, self._store.records
+        order = self._reading.order(epoch)
+        positions = self._reading.positions(step, self._rank)
+        blobs = self._store.blobs if self._windows is None else self._windows.want(number).blobs
 
         def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             chosen = records[indices]
@@ -170,7 +192,7 @@ class TrainLoader(_Loader):
 
         def fill(part: range, out: np.ndarray) -> np.ndarray:
             indices = order.indices(positions[part.start : part.stop])
-            return self._assembler.fill(indices, crops, out)
+            return self._assembler.fill(indices, crops, out, blobs)
 
         images, pixels = self._buffers.take(settings.batch_per_rank)
         return Work(images, pixels, fill)

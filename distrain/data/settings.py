@@ -33,6 +33,23 @@ class DataSettings(Settings):
     memory: Literal["node", "disk"] = Field(
         "node", description="node: one copy in the memory of each node, shared by its ranks; disk: memory map"
     )
+    group_nodes: int = Field(
+        1, ge=1, description="nodes that hold the training set together, each a part; groups replicate it"
+    )
+    reshuffle: Literal["global", "local", "partial"] = Field(
+        "global",
+        description="if group_nodes > 1: global: images travel, the same batches on any number of nodes; "
+        "local: each node reads its own part; partial: a fraction of each part changes places",
+    )
+    partial: float | None = Field(
+        None, gt=0, lt=1, description="reshuffle=partial: fraction of each part that changes places per epoch"
+    )
+    exchange_window: float = Field(
+        0.125,
+        gt=0,
+        le=1,
+        description="memory for images that arrive ahead of time, as a fraction of a node's part",
+    )
     batch_per_rank: int = Field(
         256, ge=1, description="images per rank and micro-batch (a step has `train.accumulate` of them)"
     )
@@ -57,6 +74,27 @@ class DataSettings(Settings):
     on_bad_image: Literal["fail", "skip"] = Field(
         "fail", description="an image that does not decode: end the run, or leave it out and count it"
     )
+
+    @model_validator(mode="after")
+    def _parts(self) -> DataSettings:
+        if self.group_nodes > 1 and self.memory == "disk":
+            raise ValueError(
+                f"group_nodes={self.group_nodes} shares memory, and memory=disk uses none; "
+                "set memory=node or group_nodes=1"
+            )
+        if (self.partial is None) == (self.reshuffle == "partial"):
+            raise ValueError(
+                f"partial={self.partial} does not go with reshuffle={self.reshuffle}; "
+                "set both, e.g. reshuffle=partial partial=0.1, or leave partial out"
+            )
+        return self
+
+    @property
+    def moving_fraction(self) -> float:
+        """Part of the images that a node reads in an epoch and that may lie on another one."""
+        if self.group_nodes == 1 or self.reshuffle == "local":
+            return 0.0
+        return 1.0 if self.partial is None else self.partial
 
     @property
     def eval_sides(self) -> tuple[int, int]:

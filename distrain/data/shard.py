@@ -11,7 +11,7 @@ import numpy as np
 from distrain.data.format import HEADER, MAGIC, RECORD, VERSION, Manifest, ShardEntry, ShardHead
 from distrain.errors import DataError
 
-_COPY_AGAIN = "copy the pack again from where it was made, or pack the data set again"
+COPY_AGAIN = "copy the pack again from where it was made, or pack the data set again"
 
 
 def read_head(folder: Path, manifest: Manifest, number: int) -> ShardHead:
@@ -29,17 +29,17 @@ def read_head(folder: Path, manifest: Manifest, number: int) -> ShardHead:
             size = os.fstat(file.fileno()).st_size
             raw = file.read(head_bytes)
     except OSError as error:
-        raise DataError(str(path), f"the shard cannot be read: {error.strerror}", _COPY_AGAIN) from None
+        raise DataError(str(path), f"the shard cannot be read: {error.strerror}", COPY_AGAIN) from None
     header = _header(path, raw, manifest, number)
     if size != entry.bytes:
         raise DataError(
-            str(path), f"bytes={size} is not the {entry.bytes} of the manifest (cut short?)", _COPY_AGAIN
+            str(path), f"bytes={size} is not the {entry.bytes} of the manifest (cut short?)", COPY_AGAIN
         )
     blank = header.copy()
     blank["head_crc32"] = 0
     crc = zlib.crc32(raw[HEADER.itemsize :], zlib.crc32(blank.tobytes()))
     if not crc == int(header["head_crc32"]) == entry.head_crc32:
-        raise DataError(str(path), f"checksum={crc:08x} of its table of images is wrong", _COPY_AGAIN)
+        raise DataError(str(path), f"checksum={crc:08x} of its table of images is wrong", COPY_AGAIN)
     records = np.frombuffer(raw, RECORD, offset=HEADER.itemsize)
     check_records(str(path), records, entry.payload_bytes, len(manifest.classes))
     return ShardHead(int(header["payload_offset"]), records)
@@ -48,10 +48,10 @@ def read_head(folder: Path, manifest: Manifest, number: int) -> ShardHead:
 def _header(path: Path, raw: bytes, manifest: Manifest, number: int) -> np.ndarray:
     """Return the header, a structured scalar array, once it belongs to this pack and place."""
     if len(raw) < HEADER.itemsize:
-        raise DataError(str(path), f"bytes={len(raw)} is shorter than a header (cut short?)", _COPY_AGAIN)
+        raise DataError(str(path), f"bytes={len(raw)} is shorter than a header (cut short?)", COPY_AGAIN)
     header = np.frombuffer(raw, HEADER, count=1).reshape(())
     if bytes(header["magic"]) != MAGIC:
-        raise DataError(str(path), f"magic={bytes(header['magic'])!r} is not that of a shard", _COPY_AGAIN)
+        raise DataError(str(path), f"magic={bytes(header['magic'])!r} is not that of a shard", COPY_AGAIN)
     if header["version"] != VERSION:
         raise DataError(
             str(path),
@@ -64,13 +64,13 @@ def _header(path: Path, raw: bytes, manifest: Manifest, number: int) -> np.ndarr
             str(path),
             f"pack_id={owner} is not the {manifest.pack_id} of the manifest: "
             "shards of two data sets are mixed up",
-            _COPY_AGAIN,
+            COPY_AGAIN,
         )
     if header["shard"] != number:
         raise DataError(
             str(path),
             f"it is shard {header['shard']} of its pack, not {number}: was it renamed?",
-            _COPY_AGAIN,
+            COPY_AGAIN,
         )
     return header
 
@@ -85,7 +85,7 @@ def check_records(where: str, records: np.ndarray, payload_bytes: int, classes: 
     outside = np.flatnonzero((ends > payload_bytes) | (ends < records["offset"]) | (records["length"] == 0))
     if outside.size:
         raise DataError(
-            where, f"image {outside[0]} of the shard lies outside its {payload_bytes} bytes", _COPY_AGAIN
+            where, f"image {outside[0]} of the shard lies outside its {payload_bytes} bytes", COPY_AGAIN
         )
     wrong = np.flatnonzero((records["label"] < 0) | (records["label"] >= classes))
     if wrong.size:
@@ -105,16 +105,38 @@ def check_payload(path: Path, entry: ShardEntry, crc: int, records: np.ndarray, 
     """
     if crc == entry.payload_crc32:
         return
-    starts, ends = records["offset"].tolist(), (records["offset"] + records["length"]).tolist()
-    damaged = [i for i, crc in enumerate(records["crc32"]) if zlib.crc32(payload[starts[i] : ends[i]]) != crc]
-    named = ", ".join(str(i) for i in damaged[:5]) + (", ..." if len(damaged) > 5 else "")
-    what = (
-        f"{len(damaged)} damaged, the first at position {named}"
-        if damaged
-        else "none, only the gaps between them"
-    )
+    check_images(path, records, payload, 0, 0)
     raise DataError(
         str(path),
-        f"checksum={crc:08x} of its images is not {entry.payload_crc32:08x}; images of the shard: {what}",
-        _COPY_AGAIN,
+        f"checksum={crc:08x} of its images is not {entry.payload_crc32:08x}; "
+        "images of the shard: none damaged, only the gaps between them",
+        COPY_AGAIN,
     )
+
+
+def check_images(path: Path, records: np.ndarray, memory: memoryview, first: int, base: int) -> None:
+    """Compare the checksum of each of some images that follow each other in a shard.
+
+    Args:
+        path: of the shard.
+        records: structured array `RECORD` [N], of these images.
+        memory: their bytes.
+        first: position of the first of them in the shard.
+        base: where it begins in the payload.
+
+    Raises:
+        DataError: naming shard and images.
+    """
+    starts = (records["offset"] - np.uint64(base)).tolist()
+    sizes, packed = records["length"].tolist(), records["crc32"].tolist()
+    found = [zlib.crc32(memory[at : at + size]) for at, size in zip(starts, sizes, strict=True)]
+    damaged = [place for place, crc in enumerate(found) if crc != packed[place]]
+    if damaged:
+        places = ", ".join(str(first + place) for place in damaged[:5])
+        raise DataError(
+            str(path),
+            f"checksum={found[damaged[0]]:08x} of an image is not {packed[damaged[0]]:08x}; images of the "
+            f"shard: {len(damaged)} damaged, the first at position {places}"
+            + (", ..." if len(damaged) > 5 else ""),
+            COPY_AGAIN,
+        )

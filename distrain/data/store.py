@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import mmap
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distrain import node_memory
-from distrain.data.format import RECORD, Manifest, read_manifest
-from distrain.data.load import layout, load_shard
+from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
+from distrain.data.load import Piece, load_piece, pieces_of, read_image
 from distrain.data.room import check_room, free_bytes, shm_free_bytes
 from distrain.data.settings import DataSettings
-from distrain.data.shard import read_head
+from distrain.data.shard import COPY_AGAIN, read_head
 from distrain.errors import CommError, ConfigError, DataError, DistrainError
 from distrain.node_memory import agree
 from distrain.units import format_bytes
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("distrain.data")
 
 
+Part = Callable[[np.ndarray], range]
+
+
 class Store:
     """Random access to the images of a pack. Reading is thread-safe.
 
     Attributes:
         manifest: of the pack.
         records: structured array `RECORD` [count], read-only: label, width, height, ... of each image.
+        part: the images that are here; the others are read from the disk, one by one.
     """
 
     def __init__(
@@ -43,21 +48,32 @@ class Store:
         path: Path,
         manifest: Manifest,
         records: np.ndarray,
-        payloads: list[memoryview],
-        window: MPI.Win | None = None,
+        pieces: Sequence[tuple[Piece, memoryview]],
+        part: range,
+        windows: Sequence[MPI.Win] = (),
         check_on_read: bool = False,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.records = records
         self.records.setflags(write=False)
-        self._payloads = [payload.toreadonly() for payload in payloads]
+        self.part = part
+        self._memory = {piece.shard: np.frombuffer(memory, np.uint8) for piece, memory in pieces}
+        self._views = {piece.shard: memory.toreadonly() for piece, memory in pieces}
+        self._bases = {piece.shard: piece.base for piece, _ in pieces}
         self._first = np.cumsum([0] + [shard.count for shard in manifest.shards])
-        self._window = window
+        self._windows = list(windows)
         self._unchecked = np.ones(manifest.count, bool) if check_on_read else None
 
     @classmethod
-    def open(cls, path: str | Path, settings: DataSettings, node_comm: MPI.Comm | None = None) -> Store:
+    def open(
+        cls,
+        path: str | Path,
+        settings: DataSettings,
+        node_comm: MPI.Intracomm | None = None,
+        part: Part | None = None,
+        extra_bytes: int = 0,
+    ) -> Store:
         """Open the pack in folder ``path``. Collective over ``node_comm``.
 
         With ``settings.memory="node"`` the ranks of the node read the pack into memory that they
@@ -68,6 +84,9 @@ class Store:
             path: folder of the pack.
             settings: ``memory`` is read.
             node_comm: the ranks of this node; None: this rank alone.
+            part: gives the images that this node holds, from the records of all; None: the whole pack.
+                Only with ``memory="node"``.
+            extra_bytes: memory that this node will need besides, for images of other nodes.
 
         Raises:
             DataError: the pack is missing or damaged.
@@ -78,7 +97,7 @@ class Store:
         manifest = _agreed_manifest(where, node_comm)
         if settings.memory == "disk":
             return _open_disk(where, manifest, node_comm)
-        return _open_node(where, manifest, node_comm)
+        return _open_node(where, manifest, node_comm, part, extra_bytes)
 
     @property
     def count(self) -> int:
@@ -105,24 +124,45 @@ class Store:
 
     def blobs(self, indices: np.ndarray) -> list[memoryview]:
         """Return the bytes of some images, like `blob`; indices: int [N]."""
-        shards = np.searchsorted(self._first, indices, side="right") - 1
+        shards = (np.searchsorted(self._first, indices, side="right") - 1).tolist()
         records = self.records[indices]
         starts = records["offset"].tolist()
         ends = (records["offset"] + records["length"]).tolist()
+        images = indices.tolist()
         found = [
-            self._payloads[shard][start:end]
-            for shard, start, end in zip(shards.tolist(), starts, ends, strict=True)
+            self._views[shard][start - self._bases[shard] : end - self._bases[shard]]
+            if image in self.part
+            else self._from_disk(image, shard)
+            for image, shard, start, end in zip(images, shards, starts, ends, strict=True)
         ]
         if self._unchecked is not None:
             self._check(indices, records, found)
         return found
+
+    def padded(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Return the bytes of images of this part with the zeros after them: uint8 [N] each, in place."""
+        shards = (np.searchsorted(self._first, indices, side="right") - 1).tolist()
+        records = self.records[indices]
+        starts = records["offset"].tolist()
+        sizes = padded_lengths(records["length"]).tolist()
+        return [
+            self._memory[shard][start - self._bases[shard] : start - self._bases[shard] + size]
+            for shard, start, size in zip(shards, starts, sizes, strict=True)
+        ]
+
+    def _from_disk(self, image: int, shard: int) -> memoryview:
+        # Rare: a bad image of this part is replaced by one of another node's.
+        blob = read_image(self.path, self.manifest, shard, self.records[image])
+        if zlib.crc32(blob) != self.records["crc32"][image]:
+            raise DataError(self.shard_of(image), "its checksum is wrong", COPY_AGAIN)
+        return blob
 
     def _check(self, indices: np.ndarray, records: np.ndarray, found: list[memoryview]) -> None:
         assert self._unchecked is not None
         for position in np.flatnonzero(self._unchecked[indices]):
             if zlib.crc32(found[position]) != records["crc32"][position]:
                 where = self.shard_of(int(indices[position]))
-                raise DataError(where, "its checksum is wrong", "copy the pack again from where it was made")
+                raise DataError(where, "its checksum is wrong", COPY_AGAIN)
         self._unchecked[indices] = False
 
     def shard_of(self, index: int) -> str:
@@ -134,13 +174,13 @@ class Store:
     def close(self) -> None:
         """Give the memory back. Collective over the node; blobs and records are invalid afterwards."""
         self.records = np.empty(0, RECORD)
-        self._payloads = []
-        if self._window is not None:  # other memory goes with its last view
-            self._window.Free()
-            self._window = None
+        self._memory, self._views = {}, {}
+        for window in self._windows:  # other memory goes with its last view
+            window.Free()
+        self._windows = []
 
 
-def _agreed_manifest(path: Path, node_comm: MPI.Comm | None) -> Manifest:
+def _agreed_manifest(path: Path, node_comm: MPI.Intracomm | None) -> Manifest:
     error: DistrainError | None = None
     manifest: Manifest | None = None
     try:
@@ -152,9 +192,9 @@ def _agreed_manifest(path: Path, node_comm: MPI.Comm | None) -> Manifest:
     return manifest
 
 
-def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> Store:
+def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Intracomm | None) -> Store:
     tables: list[np.ndarray] = []
-    payloads: list[memoryview] = []
+    pieces: list[tuple[Piece, memoryview]] = []
     error: DistrainError | None = None
     try:
         for number, entry in enumerate(manifest.shards):
@@ -162,52 +202,85 @@ def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> St
             with (path / entry.file).open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             tables.append(head.records)
-            payloads.append(memoryview(mapped)[head.payload_offset :])
+            piece = Piece(number, range(entry.count), 0, 0, entry.payload_bytes)
+            pieces.append((piece, memoryview(mapped)[head.payload_offset :]))
     except DistrainError as found:
         error = found
     except OSError as found:
         error = DataError(str(path), f"it cannot be mapped: {found.strerror}", "check the file system")
     agree(node_comm, error)
-    return Store(path, manifest, np.concatenate(tables), payloads, check_on_read=True)
+    whole = range(manifest.count)
+    return Store(path, manifest, np.concatenate(tables), pieces, whole, check_on_read=True)
 
 
-def _open_node(path: Path, manifest: Manifest, node_comm: MPI.Comm | None) -> Store:
-    rank, ranks = (0, 1) if node_comm is None else (node_comm.rank, node_comm.size)
-    needed, free = manifest.bytes_in_memory, free_bytes()
-    error: DistrainError | None = None
-    try:
-        check_room(str(path), needed, free)
-    except DistrainError as found:
-        error = found
-    agree(node_comm, error)
+def _open_node(
+    path: Path, manifest: Manifest, comm: MPI.Intracomm | None, part: Part | None, extra: int
+) -> Store:
+    rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
+    if part is None:  # known before anything is read
+        _check_room(comm, path, manifest.bytes_in_memory, extra)
+    records, windows = _load_records(path, manifest, comm)
+    held = range(manifest.count) if part is None else part(records)
+    pieces = pieces_of(manifest, records, held)
+    size = sum(piece.bytes for piece in pieces)
+    if part is not None:
+        _check_room(comm, path, size, extra)
     if rank == 0:
         log.info(
-            "%s: %d images, %s in memory on this node, %s free",
-            path, manifest.count, format_bytes(needed), format_bytes(free),
+            "%s: %d of %d images, %s in memory on this node, %s free",
+            path, len(held), manifest.count, format_bytes(records.nbytes + size), format_bytes(free_bytes()),
         )  # fmt: skip
-    view, window = _allocate(node_comm, needed)
-    payloads = layout(manifest, view)
-    records = np.frombuffer(view, RECORD, count=manifest.count)
-    firsts = np.cumsum([0] + [shard.count for shard in manifest.shards])
+    view, window = _allocate(comm, size)
+    windows += [window] if window is not None else []
+    placed = [(piece, view[piece.at : piece.at + piece.bytes]) for piece in pieces]
+    error: DistrainError | None = None
     try:
-        for number in range(rank, len(manifest.shards), ranks):
-            table = load_shard(path, manifest, number, payloads[number])
-            records[firsts[number] : firsts[number + 1]] = table
+        for piece, memory in placed[rank::ranks]:
+            load_piece(path, manifest, piece, memory)
     except DistrainError as found:
         error = found
-    agree(node_comm, error)  # also the barrier after which all shards are there
-    return Store(path, manifest, records, payloads, window)
+    agree(comm, error)  # also the barrier after which all images are there
+    return Store(path, manifest, records, placed, held, windows)
 
 
-def _allocate(node_comm: MPI.Comm | None, size: int) -> tuple[memoryview, MPI.Win | None]:
+def _load_records(
+    path: Path, manifest: Manifest, comm: MPI.Intracomm | None
+) -> tuple[np.ndarray, list[MPI.Win]]:
+    """Read the tables of all shards into memory of the node, each rank its share. Collective."""
+    rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
+    view, window = _allocate(comm, aligned(manifest.count * RECORD.itemsize))
+    records = np.frombuffer(view, RECORD, count=manifest.count)
+    firsts = np.cumsum([0] + [shard.count for shard in manifest.shards])
+    error: DistrainError | None = None
+    try:
+        for number in range(rank, len(manifest.shards), ranks):
+            records[firsts[number] : firsts[number + 1]] = read_head(path, manifest, number).records
+    except DistrainError as found:
+        error = found
+    agree(comm, error)
+    return records, [window] if window is not None else []
+
+
+def _check_room(comm: MPI.Intracomm | None, path: Path, needed: int, extra: int) -> None:
+    """Raise on all ranks if one of them finds too little memory. Collective."""
+    error: DistrainError | None = None
+    try:
+        check_room(str(path), needed + extra, free_bytes())
+    except DistrainError as found:
+        error = found
+    agree(comm, error)
+
+
+def _allocate(comm: MPI.Intracomm | None, size: int) -> tuple[memoryview, MPI.Win | None]:
     """Return memory for the node, and the window that must be freed if it lies in one. Collective."""
-    if node_comm is None or node_comm.size == 1:
+    size = max(size, 1)  # a node may hold no image at all; nothing can be mapped of size 0
+    if comm is None or comm.size == 1:
         return node_memory.private(size), None
-    shared = node_memory.share(node_comm, size)
-    return (shared, None) if shared is not None else _window(node_comm, size)
+    shared = node_memory.share(comm, size)
+    return (shared, None) if shared is not None else _window(comm, size)
 
 
-def _window(comm: MPI.Comm, size: int) -> tuple[memoryview, MPI.Win]:
+def _window(comm: MPI.Intracomm, size: int) -> tuple[memoryview, MPI.Win]:
     """Return ``size`` bytes in an MPI shared window: the way where files cannot be shared. Collective.
 
     Raises:
@@ -226,7 +299,7 @@ def _window(comm: MPI.Comm, size: int) -> tuple[memoryview, MPI.Win]:
             "or set data.memory=disk",
         )
     try:
-        window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=MPI.Intracomm(comm))
+        window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=comm)
     except MPI.Exception as error:
         raise CommError("MPI shared window", f"{size} bytes: {error}", "set data.memory=disk") from None
     buffer, _ = window.Shared_query(0)

@@ -51,7 +51,7 @@ def test_manifest_counts_the_memory_that_the_store_takes(
         "distrain.node_memory.private", lambda size: (taken.append(size), memoryview(bytearray(size)))[1]
     )
     Store.open(packed[0], NODE)
-    assert taken == [packed[1].bytes_in_memory]
+    assert len(taken) == 2 and sum(taken) == packed[1].bytes_in_memory  # records, images
 
 
 def test_too_little_memory_is_said_before_loading(
@@ -59,7 +59,7 @@ def test_too_little_memory_is_said_before_loading(
 ) -> None:
     needed = packed[1].bytes_in_memory
     monkeypatch.setattr("distrain.data.store.free_bytes", lambda: needed - 1)
-    monkeypatch.setattr("distrain.data.store.load_shard", lambda *a: pytest.fail("it loaded"))
+    monkeypatch.setattr("distrain.data.store.load_piece", lambda *a: pytest.fail("it loaded"))
     with pytest.raises(ConfigError, match=rf"needs {needed} bytes .* {needed - 1} .*set data.memory=disk"):
         Store.open(packed[0], NODE)
 

@@ -1,0 +1,116 @@
+"""A stretch of steps and the images of other nodes that are read in it."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+
+import numpy as np
+
+from distrain.data.format import ALIGNMENT, padded_lengths
+from distrain.data.routes import Route, Routes
+from distrain.data.store import Store
+
+Incoming = tuple[int, np.ndarray]  # rank, memory uint8 [N] to fill
+Outgoing = tuple[int, list[np.ndarray]]  # rank, pieces of memory uint8 [N] that follow each other
+
+
+class Window:
+    """Memory for the images of other nodes that this rank reads in some steps.
+
+    Args:
+        store: what this node holds.
+        steps: counted from the start of epoch 0.
+
+    Attributes:
+        forgotten: True once nobody will read it any more.
+        bytes: of the images, with their padding; known when it is laid out.
+    """
+
+    def __init__(self, store: Store, steps: range) -> None:
+        self.steps = steps
+        self.forgotten = False
+        self.bytes = 0
+        self.routes: Routes | None = None
+        self._failure: BaseException | None = None
+        self._store = store
+        self._arrived = threading.Event()
+        self._images = np.empty(0, np.int64)  # ascending; the next three belong to it
+        self._starts = np.empty(0, np.int64)
+        self._lengths = np.empty(0, np.int64)
+        self._crcs = np.empty(0, np.uint32)
+        self._memory = memoryview(b"")
+
+    def lay_out(self, routes: Routes) -> None:
+        """Give each image a place; no memory is taken yet."""
+        self.routes = routes
+        if not routes.receives:
+            return
+        images = np.concatenate([route.images for route in routes.receives])
+        records = self._store.records[images]
+        ends = np.cumsum(padded_lengths(records["length"]))
+        order = np.argsort(images)
+        self._images = images[order]
+        self._starts = np.concatenate([[0], ends[:-1]])[order]
+        self._lengths = records["length"][order].astype(np.int64)
+        self._crcs = records["crc32"][order]
+        self.bytes = int(ends[-1])
+
+    def messages(self) -> tuple[list[Outgoing], list[Incoming]]:
+        """Return what is to be sent, and the memory, made now, that is to be filled."""
+        assert self.routes is not None
+        memory = _aligned_memory(self.bytes)
+        self._memory = memory.data.toreadonly()
+        incoming: list[Incoming] = []
+        at = 0
+        for route in self.routes.receives:
+            size = self._bytes_of(route)
+            incoming.append((route.peer, memory[at : at + size]))
+            at += size
+        return [(route.peer, self._store.padded(route.images)) for route in self.routes.sends], incoming
+
+    def _bytes_of(self, route: Route) -> int:
+        return int(padded_lengths(self._store.records["length"][route.images]).sum())
+
+    @property
+    def has_ended(self) -> bool:
+        """True once its images may be read, or have failed to arrive."""
+        return self._arrived.is_set()
+
+    def damaged(self) -> int:
+        """Return the index of an image whose bytes are not those that were packed, -1 if all are."""
+        rows = zip(self._starts.tolist(), self._lengths.tolist(), self._crcs.tolist(), strict=True)
+        for place, (start, length, crc) in enumerate(rows):
+            if zlib.crc32(self._memory[start : start + length]) != crc:
+                return int(self._images[place])
+        return -1
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """Let those go on who wait for the images."""
+        self._failure = failure
+        self._arrived.set()
+
+    def blobs(self, indices: np.ndarray) -> list[memoryview]:
+        """Return the bytes of images int64 [N], here or on this node; waits until they have arrived.
+
+        Raises:
+            DataError: an image of this window arrived damaged, at this rank or another of the group.
+        """
+        self._arrived.wait()
+        if self._failure is not None:
+            raise self._failure
+        places = np.searchsorted(self._images, indices)
+        places[places == len(self._images)] = 0
+        came = self._images[places] == indices if len(self._images) else np.zeros(len(indices), bool)
+        held = iter(self._store.blobs(indices[~came]))
+        starts, lengths = self._starts, self._lengths
+        return [
+            self._memory[starts[place] : starts[place] + lengths[place]] if arrived else next(held)
+            for place, arrived in zip(places.tolist(), came.tolist(), strict=True)
+        ]
+
+
+def _aligned_memory(size: int) -> np.ndarray:
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    skip = -memory.ctypes.data % ALIGNMENT
+    return memory[skip : skip + size]
