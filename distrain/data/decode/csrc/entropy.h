@@ -1,7 +1,7 @@
 /* Entropy decoding: from bits to the coefficients of a block.
  *
- * This is where most of the time goes. A symbol costs one load from a 16 KiB table whose address
- * depends on the symbol before: a chain of about 8 cycles. Two rows of MCUs are therefore decoded
+ * This is where most of the time goes. One or two symbols cost one load from a 16 KiB table whose address
+ * depends on the symbols before: a chain of about 8 cycles. Two rows of MCUs are therefore decoded
  * in turn (read_two_runs): while one waits for its load, the other one works. */
 #ifndef DISTRAIN_ENTROPY_H
 #define DISTRAIN_ENTROPY_H
@@ -28,16 +28,25 @@ enum {
 
 uint32_t huffman_long_code(const HuffmanTable *table, uint64_t window);
 
-/* Read the extra bits behind a code and return the entry with its value filled in.
+/* One symbol, before it becomes an entry of a table (the lower half of an entry's layout, huffman.c). */
+typedef uint32_t Symbol;
+
+/* Read the extra bits behind a code and return the symbol with its value filled in.
  * A value whose first bit is 0 is negative: v - (2^size - 1) (T.81 F.2.2.1, EXTEND). */
-ALWAYS_INLINE uint32_t entry_with_value(uint64_t window, uint32_t entry)
+ALWAYS_INLINE Symbol symbol_with_value(uint64_t window, Symbol symbol)
 {
-    int size = entry >> 16 & 15;
-    uint64_t extra = window << ((entry & 63) - (uint32_t)size);
+    int size = symbol >> 16 & 15;
+    uint64_t extra = window << ((symbol & 63) - (uint32_t)size);
     int32_t value = (int32_t)(extra >> 1 >> (63 - size));
     if (!(extra >> 63))
         value -= (1 << size) - 1;
-    return (entry & 0xff3f) | (uint32_t)value << 16;
+    return (symbol & 0xff3f) | (uint32_t)value << 16;
+}
+
+/* The entry of a symbol on its own: there is no second one, so that its value is stored twice. */
+ALWAYS_INLINE uint64_t entry_of_one(Symbol symbol)
+{
+    return symbol | (uint64_t)(symbol & 63) << 40 | (uint64_t)(symbol >> 16) << 48;
 }
 
 /* Reads bits from the most significant end. Invariant: the top `available` bits of window are the
@@ -71,7 +80,7 @@ ALWAYS_INLINE void reader_refill(BitReader *reader, const uint8_t *limit)
     reader->available |= 56;
 }
 
-ALWAYS_INLINE void reader_consume(BitReader *reader, uint32_t bits)
+ALWAYS_INLINE void reader_consume(BitReader *reader, uint64_t bits)
 {
     reader->window <<= bits;
     reader->available -= bits;
@@ -133,12 +142,12 @@ typedef struct {
     uint8_t *length, *end;
 } Lane;
 
-ALWAYS_INLINE uint32_t next_entry(const BitReader *reader, const HuffmanTable *table)
+ALWAYS_INLINE uint64_t next_entry(const BitReader *reader, const HuffmanTable *table)
 {
-    uint32_t entry = table->entries[reader->window >> (64 - LOOKUP_BITS)];
+    uint64_t entry = table->entries[reader->window >> (64 - LOOKUP_BITS)];
     if (UNLIKELY(entry & (ENTRY_VALUE_FOLLOWS | ENTRY_LONG_CODE)))
-        entry = entry & ENTRY_LONG_CODE ? huffman_long_code(table, reader->window)
-                                        : entry_with_value(reader->window, entry);
+        entry = entry_of_one(entry & ENTRY_LONG_CODE ? huffman_long_code(table, reader->window)
+                                                     : symbol_with_value(reader->window, (Symbol)entry));
     return entry;
 }
 
@@ -147,7 +156,7 @@ ALWAYS_INLINE void lane_read_dc(Lane *lane, const McuPlan *plan, Stream *stream,
 {
     int16_t *predictor = &stream->dc[plan->component[lane->number]];
     reader_refill(&lane->reader, limit);
-    uint32_t entry = next_entry(&lane->reader, plan->dc[lane->number]);
+    uint64_t entry = next_entry(&lane->reader, plan->dc[lane->number]);
     reader_consume(&lane->reader, entry & 63);
     *predictor = (int16_t)(*predictor + (int16_t)(entry >> 16));
     lane->block[0] = *predictor;
@@ -155,13 +164,19 @@ ALWAYS_INLINE void lane_read_dc(Lane *lane, const McuPlan *plan, Stream *stream,
     lane->index = entry >> 8 & 255; /* 1; past all coefficients if the code is invalid */
 }
 
-/* Decode one AC symbol of at most 26 bits. */
+/* Decode the AC symbols of one entry, at most 26 bits. */
 ALWAYS_INLINE void lane_read_ac(Lane *lane)
 {
-    uint32_t entry = next_entry(&lane->reader, lane->ac);
-    reader_consume(&lane->reader, entry & 63);
+    uint64_t entry = next_entry(&lane->reader, lane->ac);
     lane->index += entry >> 8 & 255;
     lane->block[coefficient_slot[lane->index]] = (int16_t)(entry >> 16);
+    if (UNLIKELY(lane->index >= 64)) { /* the block ends with the first one: the second is no AC symbol */
+        reader_consume(&lane->reader, entry >> 40 & 63);
+        return;
+    }
+    reader_consume(&lane->reader, entry & 63);
+    lane->index += entry >> 32 & 255;
+    lane->block[coefficient_slot[lane->index]] = (int16_t)(entry >> 48);
 }
 
 /* Number of coefficients that a block has, 1..64, from the index at which it ended; 0: invalid. */

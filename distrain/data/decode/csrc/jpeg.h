@@ -24,7 +24,7 @@
 enum {
     MAX_COMPONENTS = 3,
     TABLE_SLOTS = 4,    /* a JPEG has up to four tables of each kind */
-    LOOKUP_BITS = 12,   /* Huffman look-up: 16 KiB a table, two tables fit a 48 KiB L1 cache */
+    LOOKUP_BITS = 11,   /* Huffman look-up: 16 KiB a table; those of luma and chroma fit a 48 KiB L1 cache */
     MAX_SIDE = 4096,    /* longest side of an output */
     MAX_TAPS = 1024,    /* widest filter: one output pixel averages at most 512 source pixels an axis */
     SCAN_PADDING = 32,  /* readable bytes behind every scan: the bit reader loads 8 bytes at a time */
@@ -66,7 +66,7 @@ typedef struct {
 
 /* One Huffman table and its look-up form (layout of an entry: huffman.c). */
 typedef struct {
-    uint32_t entries[1 << LOOKUP_BITS];
+    uint64_t entries[1 << LOOKUP_BITS];
     int32_t last_code[17];    /* largest code of each length, -1: none */
     int32_t symbol_offset[17]; /* symbols[code + offset] for a code of that length */
     uint8_t counts[16];       /* number of codes of length 1..16, as in the file */
