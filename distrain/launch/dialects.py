@@ -124,7 +124,8 @@ DIALECTS: dict[str, Dialect] = {
         host_line="{name}:{slots}",
         places={
             "local": (),
-            "hosts": ("-f", "{file}"),
+            # -f takes the names and fills each machine with as many ranks as it has cores
+            "hosts": ("-machinefile", "{file}"),
             "slurm": ("-bootstrap", "slurm", "-ppn", "{per_node}"),
         },
         # pinned by default: all threads of a rank would share its domain
@@ -193,7 +194,8 @@ def _travelling(env: Mapping[str, str], environ: Mapping[str, str]) -> list[str]
     inherited = [
         name
         for name in environ
-        if name in ("LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS") or name.startswith(("NCCL_", "UCX_"))
+        if name in ("LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS")
+        or name.startswith(("NCCL_", "UCX_", "MPI4PY_"))
     ]
     # OMPI_MCA_* is passed on by mpirun itself
     return sorted({name for name in (*env, *inherited) if not name.startswith("OMPI_MCA_")})

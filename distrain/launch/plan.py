@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ def rank_env(config: RunConfig, folder: RunFolder, ranks: int, terminal: bool) -
         "DISTRAIN_RESUME": str(folder.path.absolute()) if folder.resumes else "",
         "DISTRAIN_TERMINAL": str(int(terminal)),
     }
+    if terminal:
+        # ranks write into a pipe and cannot ask how wide the terminal behind it is
+        env["COLUMNS"] = str(shutil.get_terminal_size().columns)
     if config.launch.target == "local" and "OMP_NUM_THREADS" not in os.environ:
         # torch would start one thread a core in every rank
         env["OMP_NUM_THREADS"] = str(max(1, machine.cores() // ranks))

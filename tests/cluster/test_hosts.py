@@ -56,14 +56,14 @@ def launch(machines: Machines, project: Path, *words: str) -> subprocess.Complet
 
 
 def test_training_on_two_machines(machines: Machines, project: Path) -> None:
-    (project / "my hosts.txt").write_text("h0 slots=2\nh1:2  # the other spelling\n")
+    (project / "my hosts.txt").write_text("h0 slots=1\nh1:3  # the other spelling\n")
     job = launch(machines, project, "launch.env.COLOR='light blue'")
     assert job.returncode == 0, job.stderr
     run = project / "runs" / "cluster"
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "completed" and result["world_size"] == 4
     assert result["eval_images"] == 355
-    assert json.loads((run / "environment.json").read_text())["hosts"] == ["h0", "h0", "h1", "h1"]
+    assert json.loads((run / "environment.json").read_text())["hosts"] == ["h0", "h1", "h1", "h1"]
 
 
 def test_error_on_the_other_machine_ends_the_job(machines: Machines, project: Path) -> None:

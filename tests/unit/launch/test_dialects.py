@@ -37,7 +37,7 @@ EXPECTED = {
     ("mpich", "hosts"): "/m/bin/mpirun -np 4 -f /h -bind-to none prog",
     ("mpich", "slurm"): "/m/bin/mpirun -np 4 -ppn 2 -bind-to none prog",
     ("intelmpi", "local"): "/m/bin/mpirun -np 4 prog",
-    ("intelmpi", "hosts"): "/m/bin/mpirun -np 4 -f /h prog",
+    ("intelmpi", "hosts"): "/m/bin/mpirun -np 4 -machinefile /h prog",
     ("intelmpi", "slurm"): "/m/bin/mpirun -np 4 -bootstrap slurm -ppn 2 prog",
     ("srun", "slurm"): "/m/bin/mpirun --ntasks 4 --ntasks-per-node 2 --kill-on-bad-exit=1 --export=ALL "
     "--cpu-bind=none prog",

@@ -54,6 +54,7 @@ def test_fewer_images_than_a_global_batch(config: Config, fake_mpirun: Mpirun) -
 def test_local_command(config: Config, fake_mpirun: Mpirun, monkeypatch: pytest.MonkeyPatch) -> None:
     mpirun = fake_mpirun(OPENMPI)
     monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setenv("COLUMNS", "123")
     made = plan(config("launch.np=4", "launch.env.NCCL_DEBUG=INFO"))
     run = str(Path("runs/test").absolute())
     assert made.command.argv[0] == str(mpirun)
@@ -64,6 +65,7 @@ def test_local_command(config: Config, fake_mpirun: Mpirun, monkeypatch: pytest.
         "DISTRAIN_RUN_DIR": run,
         "DISTRAIN_RESUME": "",
         "DISTRAIN_TERMINAL": "1",
+        "COLUMNS": "123",
         "OMP_NUM_THREADS": "2",
         "NCCL_DEBUG": "INFO",
         "OMPI_MCA_osc": "^ucx",
