@@ -61,7 +61,7 @@ test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-jobs
 
 # One suite, run whole by every number of ranks.
 test-mpi-%: install-test
-	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np $* $(PYTEST) -p no:cacheprovider tests/mpi
+	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np $* $(PYTEST) --color=no -p no:cacheprovider tests/mpi
 
 # Whole jobs through the launcher: training, resume, faults.
 test-jobs: install-test

@@ -93,7 +93,7 @@ for round in range(2):
 @pytest.mark.parametrize(
     ("kind", "code", "said"),
     [
-        ("raise", 1, "fault injected at step 3"),
+        ("raise", 1, "InjectedFault: rank 1, step 3"),
         ("exit", 3, "ended with exit code 3"),
         ("kill", None, "signal 9"),
         ("stall", 1, "rank 0 on"),
