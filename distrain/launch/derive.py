@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distrain.config.schema import RunConfig
 from distrain.data.format import MANIFEST, Manifest, read_manifest
-from distrain.data.order import steps_per_epoch
+from distrain.data.groups import Groups, check_group_nodes
+from distrain.data.sharing import Sharing
 from distrain.errors import DataError
 from distrain.launch.hosts import Host
 from distrain.units import format_bytes
@@ -45,7 +46,7 @@ class Derived:
         total_steps: optimizer steps in all.
         lr: the learning rate after warm-up (linear scaling).
         pack_bytes: bytes of both packs.
-        node_bytes: bytes of packed data in the memory of each node.
+        node_bytes: bytes of packed data in the memory of each node, with what arrives from others.
         queue_bytes: bytes of the batches that the ranks of a node decode ahead.
     """
 
@@ -94,31 +95,40 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         packs: the data.
 
     Raises:
-        ConfigError: the training pack holds fewer images than one global batch.
+        ConfigError: the training pack holds fewer images than one global batch, or the nodes cannot be
+            cut into groups of ``data.group_nodes``.
     """
     data, optimizer = config.data, config.train.optimizer
     world_size = sum(host.slots for host in hosts)
     most = max(host.slots for host in hosts)
     global_batch = world_size * data.batch_per_rank * config.train.accumulate
-    images = packs.train.count if packs.train else None
-    steps = None if images is None else steps_per_epoch(images, global_batch, data.last_batch)
-    known = [pack for pack in (packs.train, packs.val) if pack is not None]
-    memory = sum(pack.bytes_in_memory for pack in known) if len(known) == 2 else None
+    check_group_nodes(data.group_nodes, len(hosts))
+    sharing = _sharing(config, hosts, packs)
+    steps = sharing.steps_per_epoch if sharing else None
     return Derived(
         world_size=world_size,
         nodes=len(hosts),
         ranks_per_node=most,
         global_batch=global_batch,
-        train_images=images,
+        train_images=packs.train.count if packs.train else None,
         val_images=packs.val.count if packs.val else None,
         classes=len(packs.train.classes) if packs.train else None,
         steps_per_epoch=steps,
         total_steps=None if steps is None else config.train.duration.steps(steps),
         lr=optimizer.lr * global_batch / optimizer.lr_batch,
-        pack_bytes=memory,
-        node_bytes=0 if data.memory == "disk" else memory,
+        pack_bytes=sharing.train.bytes_in_memory + sharing.val.bytes_in_memory if sharing else None,
+        node_bytes=0 if data.memory == "disk" else sharing.bytes_per_node if sharing else None,
         queue_bytes=most * data.queue_batches * data.batch_per_rank * data.image_size**2 * 3,
     )
+
+
+def _sharing(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Sharing | None:
+    if packs.train is None or packs.val is None:
+        return None
+    groups = Groups.of_slots([host.slots for host in hosts], config.data.group_nodes)
+    step_batch = config.data.batch_per_rank * config.train.accumulate
+    settings = config.data.model_copy(update={"batch_per_rank": step_batch})
+    return Sharing(settings, groups, packs.train, packs.val)
 
 
 def table(config: RunConfig, derived: Derived) -> list[tuple[str, str]]:

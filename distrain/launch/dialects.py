@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from distrain.launch.hosts import Host
 from distrain.launch.job import Command, Job
@@ -152,8 +151,6 @@ DIALECTS: dict[str, Dialect] = {
         env={"OMPI_MCA_osc": "^ucx"},
     ),
 }
-
-DialectName = Literal["openmpi5", "openmpi4", "mpich", "intelmpi", "srun"]
 
 
 def hostfile_text(dialect: Dialect, hosts: tuple[Host, ...]) -> str:

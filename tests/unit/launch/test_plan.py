@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distrain.config import RunConfig
-from distrain.data.format import MANIFEST
+from distrain.data.format import MANIFEST, aligned
 from distrain.errors import ConfigError, DataError, LaunchError
 from distrain.launch import machine
 from distrain.launch.plan import Plan, make_plan, nodes_of
@@ -95,6 +95,19 @@ def test_hosts(config: Config, fake_mpirun: Mpirun, project: Path) -> None:
     assert plan(config("launch.target=hosts", "launch.hosts=hosts")).derived.world_size == 9
 
 
+def test_groups_of_nodes_share_the_data(config: Config, fake_mpirun: Mpirun) -> None:
+    fake_mpirun(OPENMPI)
+    slurm = ("launch.target=slurm", "launch.slurm.nodes=4", "launch.slurm.ranks_per_node=2")
+    whole, shared = plan(config(*slurm)).derived, plan(config(*slurm, "data.group_nodes=4")).derived
+    assert whole.node_bytes == whole.pack_bytes == shared.pack_bytes
+    assert shared.node_bytes is not None and whole.node_bytes is not None
+    assert shared.steps_per_epoch == whole.steps_per_epoch == 1000 // 128
+    local = plan(config(*slurm, "data.group_nodes=4", "data.reshuffle=local")).derived
+    assert local.node_bytes == aligned(1000 * 32) + 64000 // 4 + aligned(100 * 32) + 6400 // 4
+    with pytest.raises(ConfigError, match="3 does not divide the 4 nodes"):
+        plan(config(*slurm, "data.group_nodes=3"))
+
+
 def test_numbers_of_ranks(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [h.slots for h in nodes_of(config())] == [1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
@@ -112,7 +125,7 @@ def test_missing_and_damaged_packs(config: Config, fake_mpirun: Mpirun, project:
     fake_mpirun(OPENMPI)
     (project / "val" / MANIFEST).unlink()
     made = plan(config())
-    assert made.derived.node_bytes is None and made.derived.steps_per_epoch == 62
+    assert made.derived.node_bytes is None and made.derived.train_images == 1000
     assert "unknown (pack not found)" in describe(made)
     with pytest.raises(DataError, match="val: there is no pack here"):
         made.check()
