@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -19,12 +20,16 @@ from mpi4py import MPI
 
 import distrain
 from distrain.comm import exits, mpi, runtime
+from distrain.comm.operation import Completion, Priority
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
+from distrain.data.exchange import MpiWire
 from distrain.data.format import read_manifest
+from distrain.data.groups import Groups
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.room import check_room, free_bytes
+from distrain.data.sharing import Sharing
 from distrain.data.store import Store
 from distrain.errors import ConfigError, DistrainError
 from distrain.launch import failures, run_folder
@@ -63,18 +68,18 @@ def main(config: RunConfig) -> int:
 def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> int:
     if world.rank == 0:
         _write_environment(folder, world)
+    sharing = _sharing(config, world)
     if config.data.memory == "node":  # both packs together, before either is loaded
-        needed = sum(
-            read_manifest(Path(pack)).bytes_in_memory for pack in (config.data.train, config.data.val)
-        )
-        check_room("data", needed, free_bytes())
+        check_room("data", sharing.bytes_per_node, free_bytes())
     node = mpi.node_comm(comm)
     # MPI belongs to the engine's thread once it runs: the stores are opened before and closed after.
-    train_store = Store.open(config.data.train, config.data, node)
-    val_store = Store.open(config.data.val, config.data, node)
+    room = sharing.room_per_node
+    train_store = Store.open(config.data.train, config.data, node, sharing.train_part(world.rank), room)
+    val_store = Store.open(config.data.val, config.data, node, sharing.val_part(world.rank))
+    wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
     _check_classes(train_store, val_store, config)
     distrain.init_process_group(config.comm)
-    loader, eval_loader = _loaders(config, world, train_store, val_store)
+    loader, eval_loader = _loaders(config, world, sharing, train_store, val_store, wire)
     classes = config.model.num_classes or len(train_store.classes)
     result = train(
         Parts(
@@ -97,26 +102,51 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     )
     # Not in a `finally`: after an error these would wait for ranks that wait for this one. `main` ends
     # the job instead.
-    distrain.destroy_process_group()
-    loader.close()
+    loader.close()  # before the engine: images of other nodes may be on their way
     eval_loader.close()
+    distrain.destroy_process_group()
+    if wire is not None:
+        wire.free()
     train_store.close()
     val_store.close()
     node.Free()
     return result.exit_code
 
 
-def _loaders(
-    config: RunConfig, world: World, train_store: Store, val_store: Store
-) -> tuple[TrainLoader, EvalLoader]:
+def _sharing(config: RunConfig, world: World) -> Sharing:
     # A rank's batch is what it contributes to one step: all its micro-batches.
     batch = config.data.batch_per_rank * config.train.accumulate
-    data = config.data.model_copy(update={"batch_per_rank": batch})
+    return Sharing(
+        config.data.model_copy(update={"batch_per_rank": batch}),
+        Groups.of(world, config.data.group_nodes),
+        read_manifest(Path(config.data.train)),
+        read_manifest(Path(config.data.val)),
+    )
+
+
+def _submit_bulk(operation: Any) -> Completion:
+    """Hand an operation of the data to the engine, behind the gradients."""
+    return runtime.current().engine.submit(operation, Priority.BULK)
+
+
+def _loaders(
+    config: RunConfig,
+    world: World,
+    sharing: Sharing,
+    train_store: Store,
+    val_store: Store,
+    wire: MpiWire | None,
+) -> tuple[TrainLoader, EvalLoader]:
+    data, rank = sharing.settings, world.rank
     train_engine = create_decoder(data.engine, train_store.encoding)
     val_engine = create_decoder(data.engine, val_store.encoding)
+    reading = sharing.reading(train_store, config.seed)
+    windows = None if wire is None else sharing.windows(train_store, reading, rank, wire)
     return (
-        TrainLoader(train_store, data, train_engine, world.rank, world.size, config.seed),
-        EvalLoader(val_store, data, val_engine, world.rank, world.size),
+        TrainLoader(
+            train_store, data, train_engine, rank, world.size, config.seed, reading=reading, windows=windows
+        ),
+        EvalLoader(val_store, data, val_engine, sharing.eval_rank(rank), world.size),
     )
 
 

@@ -161,17 +161,24 @@ class AgreeOperation:
 
 
 class MpiWire:
-    """See `distrain.data.windows.Wire`.
+    """See `distrain.data.windows.Wire`. Made by all ranks together, before the engine owns MPI.
 
     Args:
-        comm: communicator of all ranks, used for nothing else.
-        group: communicator of the ranks of this group of nodes, used for nothing else.
+        comm: communicator of all ranks; a copy of it is used.
+        group: number of the group of nodes to which this rank belongs.
         submit: hands an operation to the engine, behind the gradients.
     """
 
-    def __init__(self, comm: MPI.Intracomm, group: MPI.Intracomm, submit: Submit) -> None:
-        self._comm, self._group, self._submit = comm, group, submit
+    def __init__(self, comm: MPI.Intracomm, group: int, submit: Submit) -> None:
+        self._comm = comm.Dup()
+        self._group = cast("MPI.Intracomm", comm.Split(group, comm.rank))
+        self._submit = submit
         self._swaps = 0
+
+    def free(self) -> None:
+        """Give the communicators back; collective, after the engine has ended."""
+        self._comm.Free()
+        self._group.Free()
 
     def swap(self, sends: list[Outgoing], receives: list[Incoming]) -> Callable[[], object]:
         """See `Wire.swap`."""
@@ -189,11 +196,6 @@ class MpiWire:
             return int(operation.result[0])
 
         return wait
-
-
-def communicators(comm: MPI.Intracomm, group: int) -> tuple[MPI.Intracomm, MPI.Intracomm]:
-    """Return communicators of all ranks and of those with the same number of a group. Collective."""
-    return comm.Dup(), cast("MPI.Intracomm", comm.Split(group, comm.rank))
 
 
 def _turn(rank: int, size: int) -> Callable[[Outgoing], int]:

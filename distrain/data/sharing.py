@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from distrain.data.format import ALIGNMENT, Manifest
-from distrain.data.groups import Groups, bounds_of, cut_by_readers, eval_range
+from distrain.data.groups import Groups, bounds_of, cut_by_readers, eval_range, eval_rank
 from distrain.data.order import steps_per_epoch
 from distrain.data.reading import GlobalReading, PartialReading, Reading, partial_steps
 from distrain.data.routes import Planner
@@ -43,18 +43,23 @@ class Sharing:
         return self.settings.group_nodes == 1
 
     @property
+    def moves_images(self) -> bool:
+        """True if nodes are sent images of other nodes while training goes on."""
+        return self.settings.moving_fraction > 0
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch.
 
         Raises:
-            ConfigError: fewer images than one global batch.
+            ConfigError: there are fewer images than one global batch, or a part has too few.
         """
-        settings, ranks = self.settings, len(self.groups.node_of)
-        if self.is_whole or settings.reshuffle == "global":
-            return steps_per_epoch(self.train.count, ranks * settings.batch_per_rank, settings.last_batch)
-        bounds = cut_by_readers(self.train.count, self.groups)
+        batch, rule = self.settings.batch_per_rank, self.settings.last_batch
+        if self.is_whole or self.settings.reshuffle == "global":
+            return steps_per_epoch(self.train.count, len(self.groups.node_of) * batch, rule)
         readers = [len(self.groups.readers(member)) for member in range(self.groups.nodes_each)]
-        return partial_steps(np.diff(bounds).tolist(), readers, settings.batch_per_rank, settings.last_batch)
+        counts = np.diff(cut_by_readers(self.train.count, self.groups)).tolist()
+        return partial_steps(counts, readers, batch, rule)
 
     @property
     def bytes_per_node(self) -> int:
@@ -78,7 +83,7 @@ class Sharing:
     @property
     def _arriving_per_step(self) -> float:
         """Bytes that a rank is sent for one step, on average."""
-        if self.settings.moving_fraction == 0:
+        if not self.moves_images:
             return 0.0
         payload = sum(shard.payload_bytes for shard in self.train.shards) / self.train.count
         elsewhere = 1 - 1 / self.groups.nodes_each
@@ -86,7 +91,7 @@ class Sharing:
 
     @property
     def _room_per_rank(self) -> int:
-        if self.settings.moving_fraction == 0:
+        if not self.moves_images:
             return 0
         payload = sum(shard.payload_bytes for shard in self.train.shards)
         wanted = payload / self.groups.nodes_each * self.settings.exchange_window
@@ -105,6 +110,10 @@ class Sharing:
     def val_part(self, rank: int) -> Part | None:
         """Return the same of the held-out set: what the ranks of the node evaluate."""
         return None if self.is_whole else lambda records: eval_range(self.groups, rank, len(records))
+
+    def eval_rank(self, rank: int) -> int:
+        """Return which part of the held-out set a rank evaluates: one that its node holds."""
+        return rank if self.is_whole else eval_rank(self.groups, rank)
 
     def reading(self, store: Store, seed: int) -> Reading:
         """Return who reads what of the training set."""
