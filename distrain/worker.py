@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
@@ -20,7 +19,8 @@ from mpi4py import MPI
 
 import distrain
 from distrain.comm import exits, mpi, runtime
-from distrain.comm.operation import Completion, Priority
+from distrain.comm.guest import Guest, submit_bulk
+from distrain.comm.operation import Completion
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
@@ -124,9 +124,9 @@ def _sharing(config: RunConfig, world: World) -> Sharing:
     )
 
 
-def _submit_bulk(operation: Any) -> Completion:
+def _submit_bulk(operation: Guest) -> Completion:
     """Hand an operation of the data to the engine, behind the gradients."""
-    return runtime.current().engine.submit(operation, Priority.BULK)
+    return submit_bulk(runtime.current().engine, operation)
 
 
 def _loaders(

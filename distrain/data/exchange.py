@@ -46,9 +46,6 @@ class SwapOperation:
     kind = "exchange of images"
     algorithm = "direct messages"
     concurrency: int | None = None  # windows are few, and limited by those who submit them
-    patience_seconds: float | None = None
-    before: Callable[[], Any] | None = None
-    after: Callable[[], Any] | None = None
 
     def __init__(
         self, comm: MPI.Intracomm, tag: int, sends: list[Outgoing], receives: list[Incoming]
@@ -65,10 +62,6 @@ class SwapOperation:
         self._requests: list[MPI.Request] = []
         self._meant: list[tuple[int | None, np.ndarray]] = []  # sender (None: a send), memory in use
         self._sending = 0
-
-    def is_ready(self) -> bool:
-        """It is submitted when it may start."""
-        return True
 
     def start(self) -> None:
         """Post the first pieces."""
@@ -130,9 +123,6 @@ class AgreeOperation:
     kind = "agreement on exchanged images"
     algorithm = "MPI's own"
     concurrency: int | None = 4
-    patience_seconds: float | None = None
-    before: Callable[[], Any] | None = None
-    after: Callable[[], Any] | None = None
     size_bytes = 8
     moved = 0
 
@@ -142,10 +132,6 @@ class AgreeOperation:
         self._comm = comm
         self._value = np.array([value], np.int64)
         self._request = MPI.REQUEST_NULL
-
-    def is_ready(self) -> bool:
-        """It is submitted when it may start."""
-        return True
 
     def start(self) -> None:
         """Begin the reduction."""

@@ -12,7 +12,7 @@ import pytest
 from mpi4py import MPI
 
 from distrain.comm.engine import Engine
-from distrain.comm.operation import Priority
+from distrain.comm.guest import submit_bulk
 from distrain.data import exchange as exchange_module
 from distrain.data.decode.engine import DecodeError, create
 from distrain.data.decode.turbojpeg import TurboJpegEngine
@@ -81,7 +81,7 @@ class Job:
         self.store = Store.open(path, self.settings, self.node, self.sharing.train_part(rank))
         self.val_store = Store.open(path, self.settings, self.node, self.sharing.val_part(rank))
         self.wire = MpiWire(
-            WORLD, self.groups.group(rank), lambda operation: self.engine.submit(operation, Priority.BULK)
+            WORLD, self.groups.group(rank), lambda operation: submit_bulk(self.engine, operation)
         )
         self.engine = Engine(lambda code: WORLD.Abort(code), 60, 600)
         reading = self.sharing.reading(self.store, seed=4)

@@ -1,11 +1,9 @@
-"""A job that is killed while it holds a pack leaves nothing in the shared-memory file system."""
+"""A job that is killed while it loads, holds or exchanges a pack leaves nothing in shared memory."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,15 +14,60 @@ from PIL import Image
 
 from distrain.data.pack import pack
 
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file
+import jobs
+
 HOLD = """
 import os, sys, time
+from pathlib import Path
 from mpi4py import MPI
+from distrain.data import store as store_module
+from distrain.data.format import read_manifest
+from distrain.data.groups import Groups
 from distrain.data.settings import DataSettings
+from distrain.data.sharing import Sharing
 from distrain.data.store import Store
-store = Store.open(sys.argv[1], DataSettings(train="-", val="-"), MPI.COMM_WORLD)
-with open(f"{sys.argv[2]}/{MPI.COMM_WORLD.rank}.tmp", "w") as file:
-    file.write(str(os.getpid()))
-os.rename(file.name, file.name[:-4] + ".pid")
+from distrain.world import World
+
+WORLD, (pack, folder, when) = MPI.COMM_WORLD, sys.argv[1:]
+
+def ready():
+    path = Path(folder, f"{WORLD.rank}.tmp")
+    path.write_text(str(os.getpid()))
+    path.rename(path.with_suffix(".pid"))
+
+def load_and_wait(*arguments):
+    load(*arguments)
+    ready()
+    time.sleep(60)
+
+def exchange():
+    from distrain.comm.engine import Engine
+    from distrain.comm.guest import submit_bulk
+    from distrain.data.exchange import MpiWire
+    settings = DataSettings(train="-", val="-", group_nodes=2, batch_per_rank=1, image_size=8, threads=1)
+    groups, manifest = Groups.of(World.of(WORLD.rank, "ab"), 2), read_manifest(pack)
+    sharing = Sharing(settings, groups, manifest, manifest)
+    store = Store.open(pack, settings, None, sharing.train_part(WORLD.rank))
+    wire = MpiWire(WORLD, 0, lambda operation: submit_bulk(engine, operation))
+    engine = Engine(WORLD.Abort, 60, 600)
+    reading = sharing.reading(store, 0)
+    windows = sharing.windows(store, reading, WORLD.rank, wire)
+    for step in range(10000000):
+        windows.taking(step)
+        epoch, place = divmod(step, reading.steps_per_epoch)
+        images = reading.order(epoch).indices(reading.positions(place, WORLD.rank))
+        assert all(windows.want(step).blobs(images))
+        windows.done(step)
+        if step == 5:
+            ready()
+
+if when == "load":
+    load, store_module.load_piece = store_module.load_piece, load_and_wait
+if when == "exchange":
+    exchange()
+store = Store.open(pack, DataSettings(train="-", val="-"), WORLD)
+ready()
 time.sleep(60)
 """
 
@@ -42,27 +85,24 @@ def holders(content: bytes) -> list[str]:
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts a job of its own, once")
-def test_a_killed_job_leaves_nothing_behind(tmp_path: Path) -> None:
-    mpirun = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if mpirun is None or not Path("/dev/shm").is_dir():
-        pytest.skip("no mpirun or no /dev/shm here")
+@pytest.mark.parametrize(("when", "killed"), [("load", 1), ("hold", 2), ("exchange", 1)])
+def test_a_killed_job_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, killed: int
+) -> None:
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no /dev/shm here")
+    monkeypatch.setattr("distrain.data.pack._SHARD_BYTES_LEAST", 1)
     folder = tmp_path / "src/ape"
     folder.mkdir(parents=True)
-    for i in range(3):
+    for i in range(4):
         Image.new("RGB", (50, 40), (i * 50, 9, 9)).save(folder / f"{i}.jpg", comment=os.urandom(16))
     pack(f"imagefolder:{tmp_path}/src", tmp_path / "pack")
-    (tmp_path / "hold.py").write_text(HOLD)
-    inherited = ("OMPI_COMM", "PMIX_", "PRTE_", "PMI_")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
-    # Open MPI leaves the mailboxes of killed ranks behind: here, where pytest clears them away.
-    clean["OMPI_MCA_btl_sm_backing_directory"] = str(tmp_path)
-    clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # in containers
-    program = [sys.executable, str(tmp_path / "hold.py"), str(tmp_path / "pack"), str(tmp_path)]
-    job = subprocess.Popen([mpirun, "-np", "2", *program], env=clean, stderr=subprocess.DEVNULL)
+    job = jobs.start(2, tmp_path, HOLD, str(tmp_path / "pack"), str(tmp_path), when)
     while len(pids := sorted(tmp_path.glob("*.pid"))) < 2:
-        assert job.poll() is None, "the job ended early"
+        assert job.poll() is None, f"the job ended early: {job.communicate()[0]}"
         time.sleep(0.05)
-    for path in pids:
+    for path in pids[:killed]:
         os.kill(int(path.read_text()), signal.SIGKILL)
-    assert job.wait(timeout=60) != 0
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode != 0, output
     assert holders((folder / "1.jpg").read_bytes()) == []
