@@ -64,6 +64,12 @@ class Derived:
     node_bytes: int | None
     queue_bytes: int
 
+    @property
+    def world(self) -> str:
+        """Ranks and nodes in words: ``2 ranks on 1 node``."""
+        ranks = f"{self.world_size} rank{'s' * (self.world_size > 1)}"
+        return f"{ranks} on {self.nodes} node{'s' * (self.nodes > 1)}"
+
 
 def read_packs(config: RunConfig) -> Packs:
     """Read both manifests; a pack that is not here is told in ``problems``, not raised.
@@ -141,7 +147,7 @@ def table(config: RunConfig, derived: Derived) -> list[tuple[str, str]]:
         return text(value) if value is None else f"{format_bytes(value)} ({value:,} bytes)"
 
     return [
-        ("world size", f"{derived.world_size} ranks on {derived.nodes} nodes"),
+        ("world size", derived.world),
         ("ranks per node", text(derived.ranks_per_node)),
         ("global batch", f"{derived.global_batch:,} images"),
         ("training images", text(derived.train_images)),

@@ -53,10 +53,7 @@ def start(plan: Plan) -> int:
     memory = (
         "" if plan.derived.node_bytes is None else f", {format_bytes(plan.derived.node_bytes)} of data a node"
     )
-    say(
-        f"{plan.derived.world_size} ranks on {plan.derived.nodes} nodes, global batch "
-        f"{plan.derived.global_batch}{memory}; run folder {folder}"
-    )
+    say(f"{plan.derived.world}, global batch {plan.derived.global_batch}{memory}; run folder {folder}")
     verdict = judge(folder, run(plan.command))
     if verdict.message:
         print(verdict.message, file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ def test_dry_run_tells_all_and_writes_nothing(project: Path, fake_mpirun: Mpirun
     rows = dict(line.split("  ", 1) for line in out.split("# command")[0].strip().splitlines())
     values = {name: value.strip() for name, value in rows.items()}
     assert values["run folder"] == "runs/test"
-    assert values["world size"] == "2 ranks on 1 nodes"
+    assert values["world size"] == "2 ranks on 1 node"
     assert values["global batch"] == "32 images"
     assert values["steps per epoch"] == "31"
     assert values["total steps"] == "62 (2ep)"
