@@ -1,7 +1,7 @@
-"""Build step of the install: compile the native JPEG decoder where a C compiler is found.
+"""Build step of the install: compile the package's C where a compiler is found.
 
 Everything else about the package is in pyproject.toml. Without a compiler, or where compiling fails,
-the install goes on: the package then decodes with simplejpeg + OpenCV, which is slower.
+the install goes on: the package then does the same in other ways, which are slower.
 """
 
 import runpy
@@ -12,33 +12,39 @@ from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-DECODE = Path("distrain", "data", "decode")
-native = runpy.run_path(str(ROOT / DECODE / "build_native.py"))
+sys.path.insert(0, str(ROOT))  # the builders share distrain/native_build.py
+DECODER = Path("distrain", "data", "decode", "build_native.py")
+EXCHANGE = Path("distrain", "comm", "shared", "build_native.py")
 
 
 class BuildWithNative(build_py):
-    """Copies the modules as usual, then compiles the decoder beside them."""
+    """Copies the modules as usual, then compiles the libraries beside them."""
 
     def run(self):
-        """Run the build; failing to compile is reported, never raised."""
+        """Run the builds; failing to compile is reported, never raised."""
         super().run()
         target = ROOT if self.editable_mode else Path(self.build_lib)
-        try:
-            native["build"](target.resolve() / DECODE / "_native.so")
-        except native["BuildError"] as error:
-            print(f"native decoder: not built, decoding will be slower: {error}", file=sys.stderr)
+        for script, slower in ((DECODER, "images decode"), (EXCHANGE, "ranks of a node communicate")):
+            native = runpy.run_path(str(ROOT / script))
+            try:
+                native["build"](target.resolve() / script.parent / native["LIBRARY"].name)
+            except native["BuildError"] as error:
+                print(f"{script.parent}: not compiled, {slower} slower: {error}", file=sys.stderr)
 
 
 class MaybeBinary(Distribution):
-    """A wheel that holds the compiled library is for one platform only."""
+    """A wheel that holds compiled libraries is for one platform only."""
 
     def has_ext_modules(self):
         """Whether the wheel will be platform-specific."""
-        return native["find_compiler"]() is not None
+        return runpy.run_path(str(ROOT / EXCHANGE))["find_compiler"]() is not None
 
 
 setup(
     cmdclass={"build_py": BuildWithNative},
     distclass=MaybeBinary,
-    package_data={"distrain.data.decode": ["csrc/*.c", "csrc/*.h"]},
+    package_data={
+        "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
+        "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],
+    },
 )

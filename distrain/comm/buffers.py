@@ -96,11 +96,11 @@ class FlatBuffer:
     def _elements(self) -> Any:
         return self.tensor if self._by_torch else self.tensor.numpy()
 
-    def reducer(self, reduction: Reduction) -> Reducer:
-        """Return the function ``f(a, b, out=a)`` that combines two runs of this buffer's type.
+    def check(self, reduction: Reduction) -> None:
+        """Make sure that a reduction has a meaning for this type.
 
         Raises:
-            UsageError: this reduction has no meaning for this type.
+            UsageError: it has none.
         """
         wrong_bits = reduction in _BITWISE and (self.dtype.is_floating_point or self.dtype.is_complex)
         wrong_order = reduction in (Reduction.MIN, Reduction.MAX) and self.dtype in _WITHOUT_ORDER
@@ -108,6 +108,14 @@ class FlatBuffer:
             raise UsageError(
                 "reduce", f"op={reduction.value} is not defined for {self.dtype}", "choose another op or type"
             )
+
+    def reducer(self, reduction: Reduction) -> Reducer:
+        """Return the function ``f(a, b, out=a)`` that combines two runs of this buffer's type.
+
+        Raises:
+            UsageError: this reduction has no meaning for this type.
+        """
+        self.check(reduction)
         return (_TORCH if self._by_torch else _NUMPY)[reduction]
 
     def elements(self, start: int, stop: int) -> Any:

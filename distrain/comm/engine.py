@@ -69,6 +69,7 @@ class Engine:
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
+        self._has_waited = False  # the last round slept already
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self._exposed = Exposure()
         self._thread = threading.Thread(target=self._run, name="distrain-engine", daemon=True)
@@ -159,7 +160,7 @@ class Engine:
             late = self._watch.check([completion for _, completion in self._flight])
             if late is not None:
                 self._give_up(late)
-            pace.after(moved)
+            pace.after(moved or self._has_waited)
 
     def _await_work(self) -> bool:
         """Block, using no CPU, until there is something to do; return False when closed and done."""
@@ -212,9 +213,12 @@ class Engine:
 
     def _progress_all(self) -> bool:
         moved = False
+        alone = len(self._flight) == 1
+        self._has_waited = alone and self._flight[0][1].operation.waits
         for entry in tuple(self._flight):
             completion = self._current = entry[1]
             operation = completion.operation
+            operation.is_alone = alone
             before = operation.moved
             if operation.progress():
                 if operation.after is not None:

@@ -31,6 +31,8 @@ class Operation:
         concurrency: how many of this queue may be in flight; None for no limit.
         moved: grows when something was achieved; the engine sleeps while nothing moves.
         patience_seconds: after so long the job is ended; None for the engine's own limit.
+        waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
+        is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         is_ready: False while the payload is still being computed; those behind it wait too.
         before: called in the engine thread just before `start`, e.g. to fill a send buffer.
         after: called in the engine thread when complete, e.g. to copy a result out.
@@ -43,6 +45,8 @@ class Operation:
     concurrency: int | None = 4
     moved = 0
     patience_seconds: float | None = None
+    waits = False
+    is_alone = False
     before: Callable[[], Any] | None = None
     after: Callable[[], Any] | None = None
 
@@ -55,7 +59,7 @@ class Operation:
         raise TypeError(f"{type(self).__name__} does not say how it starts")
 
     def progress(self) -> bool:
-        """Move on without blocking; return True once complete. Runs in the engine thread."""
+        """Move on without blocking others; return True once complete. Runs in the engine thread."""
         raise TypeError(f"{type(self).__name__} does not say how it progresses")
 
     def waiting_for(self) -> str:

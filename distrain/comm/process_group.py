@@ -16,6 +16,7 @@ import torch.distributed as dist
 from distrain.comm import runtime
 from distrain.comm.group_base import BACKEND
 from distrain.comm.group_moves import Moves
+from distrain.comm.shared.channel import open_channel
 from distrain.comm.wire import Wire
 
 
@@ -50,7 +51,10 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     world = state.world
     numbers = {name: number for number, name in enumerate(world.node_names)}
     nodes = tuple(numbers[world.hosts[rank]] for rank in members)
-    wire = Wire(state.engine.call(communicator), state.engine, state.settings, nodes)
+    group_comm = state.engine.call(communicator)
+    shares = state.settings.node_memory and len(set(nodes)) == 1
+    channel = state.engine.call(lambda: open_channel(group_comm, shares))
+    wire = Wire(group_comm, state.engine, state.settings, nodes, channel)
     return DistrainProcessGroup(wire, options.timeout)
 
 

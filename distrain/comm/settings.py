@@ -19,6 +19,9 @@ class CommSettings(Settings):
     segment_bytes: Bytes = Field(
         1 << 20, gt=0, description="longest message on the wire; longer slots are pipelined"
     )
+    node_memory: bool = Field(
+        True, description="ranks of one node combine in its memory; false: by messages, as between nodes"
+    )
     bucket_bytes: Bytes = Field(25 << 20, gt=0, description="size of the gradient buckets of DDP")
     stall_seconds: Seconds = Field(
         60.0, gt=0, description="a collective older than this is reported, with who is missing"

@@ -11,8 +11,11 @@ from mpi4py import MPI
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
+from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
 from distrain.comm.settings import CommSettings
+from distrain.comm.shared.channel import Channel
+from distrain.comm.shared.operation import SharedOperation
 from distrain.errors import LaunchError
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family, generate
@@ -55,12 +58,19 @@ class Wire:
         engine: the thread that runs it.
         settings: algorithm, colors and segment size.
         nodes: `nodes[r]` is the number of the node on which rank r of the group runs.
+        channel: exchange in memory, where all ranks of the group share a node that allows it.
     """
 
     def __init__(
-        self, comm: MPI.Intracomm, engine: Engine, settings: CommSettings, nodes: tuple[int, ...]
+        self,
+        comm: MPI.Intracomm,
+        engine: Engine,
+        settings: CommSettings,
+        nodes: tuple[int, ...],
+        channel: Channel | None = None,
     ) -> None:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
+        self.channel = channel
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         limit = comm.Get_attr(MPI.TAG_UB)
         if limit is None or limit < SMALLEST_TAG_LIMIT:
@@ -78,11 +88,14 @@ class Wire:
         reduction: Reduction,
         collective: Collective = Collective.ALLREDUCE,
         kind: str = "allreduce",
-    ) -> ScheduleOperation:
-        """Return the operation that runs a Schedule on a payload in place.
+    ) -> Operation:
+        """Return the operation that combines a payload in place: in memory, or by a Schedule.
 
         To be called in the same order, with payloads of the same size, on all ranks of the group.
         """
+        buffer.check(reduction)
+        if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
+            return SharedOperation(self.channel, buffer, reduction, collective, kind)
         plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
         first_tag = self.tags.take(lanes)
         return ScheduleOperation(plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
@@ -109,3 +122,5 @@ class Wire:
         """Free the communicator. To be called by all ranks of the group, when all is complete."""
         if self.comm != MPI.COMM_NULL:
             self.engine.call(self.comm.Free)
+        if self.channel is not None:
+            self.channel.close()

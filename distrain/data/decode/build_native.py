@@ -1,19 +1,19 @@
 """Compile the native JPEG decoder (`csrc/`) into a shared library beside this file.
 
-Runs at install (`setup.py`) and on demand (`python -m distrain.data.decode.build_native`). Standard
-library only, and no import of distrain: at install nothing else is there yet.
+Runs at install (`setup.py`) and on demand (`python -m distrain.data.decode.build_native`).
 """
 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from distrain.native_build import BuildError, find_compiler, run
+
+__all__ = ["LIBRARY", "BuildError", "build", "compile_objects", "find_compiler", "main"]
 
 SOURCES = Path(__file__).with_name("csrc")
 LIBRARY = Path(__file__).with_name("_native.so")
@@ -23,27 +23,6 @@ PLAIN_FILES = ("header", "huffman", "blob", "taps", "raw", "decoder")
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=off",
          "-fvisibility=hidden")  # fmt: skip
 AVX2_FLAGS = ("-mavx2", "-mbmi", "-mbmi2", "-mlzcnt")
-
-
-class BuildError(Exception):
-    """The library could not be built; the text says why."""
-
-
-def find_compiler() -> list[str] | None:
-    """Return the C compiler as an argument list: ``$CC``, else cc, gcc or clang; None: there is none."""
-    chosen = shlex.split(os.environ.get("CC", ""))
-    candidates = [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]
-    return next((command for command in candidates if shutil.which(command[0])), None)
-
-
-def _run(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{shlex.join(command)}: {error}") from error
-    if done.returncode != 0:
-        raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
-    return done.stdout
 
 
 def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence[str] = ()) -> list[Path]:
@@ -57,7 +36,7 @@ def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence
     Raises:
         BuildError: the compiler is missing or fails.
     """
-    machine = _run([*compiler, "-dumpmachine"])
+    machine = run([*compiler, "-dumpmachine"])
     has_avx2 = machine.startswith(("x86_64", "amd64"))
     kernels = {"portable": (), "avx2": AVX2_FLAGS} if has_avx2 else {"portable": ()}
     shared = [*compiler, *FLAGS, *extra_flags, *(["-DDISTRAIN_HAVE_AVX2"] if has_avx2 else [])]
@@ -68,7 +47,7 @@ def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence
     objects = []
     for source, name, flags in jobs:
         target = folder / f"{name}.o"
-        _run([*shared, *flags, "-c", str(SOURCES / f"{source}.c"), "-o", str(target)])
+        run([*shared, *flags, "-c", str(SOURCES / f"{source}.c"), "-o", str(target)])
         objects.append(target)
     return objects
 
@@ -90,7 +69,7 @@ def build(library: Path = LIBRARY, compiler: Sequence[str] | None = None) -> Non
             folder = Path(name)
             objects = compile_objects(command, folder)
             linked = folder / library.name
-            _run([*command, "-shared", "-o", str(linked), *map(str, objects)])
+            run([*command, "-shared", "-o", str(linked), *map(str, objects)])
             os.replace(linked, library)
     except OSError as error:
         raise BuildError(str(error)) from error

@@ -1,0 +1,41 @@
+"""Compile the exchange in memory (`csrc/`) into a shared library beside this file.
+
+Runs at install (`setup.py`) and on demand (`python -m distrain.comm.shared.build_native`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from distrain import native_build
+from distrain.native_build import BuildError, find_compiler
+
+__all__ = ["LIBRARY", "BuildError", "build", "find_compiler", "main"]
+
+LIBRARY = Path(__file__).with_name("_shared.so")
+SOURCES = Path(__file__).with_name("csrc")
+
+
+def build(library: Path = LIBRARY) -> None:
+    """Compile and link the library.
+
+    Raises:
+        BuildError: there is no compiler, or it fails.
+    """
+    native_build.build(library, [SOURCES / "channel.c", SOURCES / "reduce.c"], ["-fwrapv"])
+
+
+def main() -> int:
+    """Build in place and say how it went; the exit code is 1 if it failed."""
+    try:
+        build()
+    except BuildError as error:
+        print(f"exchange in memory: not built: {error}", file=sys.stderr)
+        return 1
+    print(f"exchange in memory: built {LIBRARY}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""This rank's end of an exchange in memory, and what ranks must agree on to open one."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from distrain import node_memory
+from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.shared import native
+from distrain.errors import CommError
+from distrain.schedule.ir import Collective
+
+log = logging.getLogger(__name__)
+
+# What `advance` returns.
+IDLE, MOVED, COMPLETE, MISMATCH = range(4)
+# What the C side does in a collective.
+_PHASES = {Collective.REDUCE_SCATTER: 1, Collective.ALL_GATHER: 2, Collective.ALLREDUCE: 3}
+# A slice is what a rank moves at once: long enough to hide the hand-over, short enough that all slices
+# on their way stay in the processor's cache.
+LARGEST_SLICE_BYTES = 128 << 10
+SMALLEST_SLICE_BYTES = 4 << 10
+REGION_BYTES = 64 << 20
+_SLOTS = 4  # of csrc/channel.c
+
+
+def slice_bytes_for(ranks: int) -> int:
+    """Return the length of slices, so that the memory stays below `REGION_BYTES` where it can."""
+    fitting = REGION_BYTES // (ranks * ranks * _SLOTS) // 4096 * 4096
+    return max(SMALLEST_SLICE_BYTES, min(LARGEST_SLICE_BYTES, fitting))
+
+
+class Channel:
+    """One rank's end. Ranks must begin the same collectives in the same order, one at a time.
+
+    Args:
+        region: zeroed memory that all ranks see, as long as `native` says for so many ranks.
+        rank: this rank.
+        ranks: how many share it.
+        slice_bytes: the same on all ranks.
+    """
+
+    def __init__(self, region: memoryview, rank: int, ranks: int, slice_bytes: int) -> None:
+        self._library = native.library()
+        self._view = ctypes.c_char.from_buffer(region)  # keeps the memory mapped
+        self.rank, self.ranks = rank, ranks
+        self._handle = self._library.open(ctypes.addressof(self._view), rank, ranks, slice_bytes)
+        if not self._handle:
+            raise MemoryError("no memory for an exchange in memory")
+        self._buffer: FlatBuffer | None = None
+
+    def supports(self, dtype: torch.dtype, reduction: Reduction) -> bool:
+        """Return whether this type can be combined so; the same on all ranks."""
+        if dtype not in native.TYPES:
+            return False
+        code, numbers = native.TYPES[dtype]
+        simple = numbers == 1 or reduction in (Reduction.SUM, Reduction.AVG)
+        ops = native.BOOL_OPS if dtype is torch.bool else native.OPS
+        return simple and bool(self._library.supports(code, ops[reduction]))
+
+    def begin(self, buffer: FlatBuffer, reduction: Reduction, collective: Collective) -> None:
+        """Start a collective on a payload, in place. The one before must be complete."""
+        self._buffer = buffer  # its memory is in use until COMPLETE
+        code, numbers = native.TYPES[buffer.dtype]
+        is_bool = buffer.dtype is torch.bool
+        op = (native.BOOL_OPS if is_bool else native.OPS)[reduction]
+        divisor = self.ranks if reduction is Reduction.AVG and not is_bool else 1
+        self._library.begin(
+            self._handle,
+            buffer.tensor.data_ptr(),
+            buffer.count,
+            code,
+            numbers,
+            op,
+            divisor,
+            _PHASES[collective],
+        )
+
+    def advance(self, work_seconds: float, wait_seconds: float, spins: int, yields: int) -> int:
+        """Go on for about `work_seconds`, at most `wait_seconds` of them waiting for others.
+
+        Returns:
+            IDLE (others must move first), MOVED or COMPLETE.
+
+        Raises:
+            CommError: the ranks did not call the same collective.
+        """
+        code: int = self._library.advance(
+            self._handle, int(work_seconds * 1e9), int(wait_seconds * 1e9), spins, yields
+        )
+        if code == COMPLETE:
+            self._buffer = None
+        elif code == MISMATCH:
+            raise self._mismatch()
+        return code
+
+    def _mismatch(self) -> CommError:
+        found = np.zeros(13, np.int64)
+        self._library.mismatch(self._handle, found.ctypes.data)
+        other, theirs, ours = int(found[0]), _words(found[1:7]), _words(found[7:13])
+        return CommError(
+            f"rank {self.rank} of the group",
+            f"called {ours} where rank {other} called {theirs}",
+            "call the same collectives in the same order, with the same sizes and types, on all ranks",
+        )
+
+    def waiting_for(self) -> str:
+        """Say which ranks have come less far than this one."""
+        stages = np.zeros((self.ranks, 3), np.int64)
+        self._library.progress(self._handle, stages.ctypes.data)
+        mine = stages[self.rank]
+        behind = [rank for rank in range(self.ranks) if (stages[rank] < np.maximum(mine, 1)).any()]
+        missing = [rank for rank in behind if stages[rank, 0] < 1]
+        if missing:
+            return f"ranks {missing} of the group, which have not called it"
+        return f"ranks {behind} of the group, which stopped in the middle of it"
+
+    def close(self) -> None:
+        """Release this end; the memory goes with the last one."""
+        if self._handle:
+            self._library.close(self._handle)
+            self._handle = None
+            del self._view
+
+
+def _words(signature: np.ndarray) -> str:
+    number, phases, kind, op, divisor, count = (int(value) for value in signature)
+    collective = {1: "reduce_scatter", 2: "all_gather"}.get(phases & 3, "allreduce")
+    types = {
+        code * 2 + numbers - 1: str(t) for t, (code, numbers) in native.TYPES.items() if t is not torch.bool
+    }
+    ops = {code: reduction.value for reduction, code in native.OPS.items() if reduction is not Reduction.AVG}
+    name = "avg" if divisor > 1 else ops[op]
+    return f"{collective} ({name}) number {number} of {count} elements of {types[kind]}"
+
+
+def open_channel(comm: MPI.Intracomm, same_node: bool) -> Channel | None:
+    """Return this rank's end of an exchange between all ranks of `comm`; None on all if it cannot be.
+
+    Collective; to be called where MPI may be called.
+
+    Args:
+        comm: the ranks.
+        same_node: they all run on one node; the same on all of them.
+    """
+    ranks = comm.Get_size()
+    if ranks < 2 or not same_node:
+        return None
+    able, reason = native.build_info()
+    if not all(comm.allgather(able)):
+        log.info("no exchange in memory: %s", reason if not able else "another rank cannot")
+        return None
+    slice_bytes = slice_bytes_for(ranks)
+    region = node_memory.share(comm, native.library().bytes(ranks, slice_bytes))
+    return None if region is None else Channel(region, comm.Get_rank(), ranks, slice_bytes)

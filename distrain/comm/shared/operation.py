@@ -1,0 +1,57 @@
+"""A collective through memory, as the engine drives it."""
+
+from __future__ import annotations
+
+from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.operation import Operation
+from distrain.comm.shared.channel import COMPLETE, MOVED, Channel
+from distrain.schedule.ir import Collective
+
+# After so long the engine sees to other operations.
+WORK_SECONDS = 2e-3
+WAIT_SECONDS = 5e-4
+# Short waits are the rule while segments flow: give the core away a few times before sleeping.
+YIELDS = 20
+
+
+class SharedOperation(Operation):
+    """One collective of a channel.
+
+    Args:
+        channel: between the ranks of the group.
+        buffer: the payload; combined in place.
+        reduction: how it is combined.
+        collective: what is computed.
+        kind: what it is, for people.
+    """
+
+    algorithm = "memory of the node"
+    concurrency = 1
+    waits = True
+
+    def __init__(
+        self, channel: Channel, buffer: FlatBuffer, reduction: Reduction, collective: Collective, kind: str
+    ) -> None:
+        self.kind = kind
+        self.size_bytes = buffer.count * buffer.itemsize
+        self.queue = channel
+        self.begun = False
+        self._channel, self._buffer = channel, buffer
+        self._reduction, self._collective = reduction, collective
+
+    def start(self) -> None:
+        """Let the others see the first segments."""
+        if not self.begun:
+            self.begun = True
+            self._channel.begin(self._buffer, self._reduction, self._collective)
+
+    def progress(self) -> bool:
+        """Go on as far as the others allow."""
+        wait = WAIT_SECONDS if self.is_alone else 0.0
+        code = self._channel.advance(WORK_SECONDS, wait, 0, YIELDS)
+        self.moved += code == MOVED
+        return code == COMPLETE
+
+    def waiting_for(self) -> str:
+        """Name the ranks that have come less far."""
+        return self._channel.waiting_for()
