@@ -1,64 +1,61 @@
-/* The last step: the pass over columns of all components, then interleaved RGB bytes. */
+/* The last step: the pass over columns of all components, then RGB bytes.
+ *
+ * Tiles of 16 x 16 pixels. Colours are computed while pixels lie column by column; turning the picture back
+ * then puts red, green and blue of a pixel side by side for nothing. */
 #ifndef DISTRAIN_COLOUR_H
 #define DISTRAIN_COLOUR_H
 
 #include "resample.h"
 
-/* Sixteen pixels. YCbCr to RGB as in JFIF (ITU-T T.871): R = Y + 1.402 Cr', B = Y + 1.772 Cb',
+/* YCbCr to RGB as in JFIF (ITU-T T.871): R = Y + 1.402 Cr', B = Y + 1.772 Cb',
  * G = Y - 0.344136 Cb' - 0.714136 Cr' with Cb' = Cb - 128. Factors above 1 are split, because
  * int16_multiply_q15 takes less than 1. */
-ALWAYS_INLINE void colour_pixels(Int16x16 first, const int16_t *second, const int16_t *third, int kind,
-                                 uint8_t *out)
+ALWAYS_INLINE void rgb_of_ycc(Int16x16 y, Int16x16 cb, Int16x16 cr, Int16x16 rgb[3])
 {
-    if (kind == COLOUR_GREY) {
-        store_rgb(first, first, first, out);
-        return;
-    }
-    if (kind == COLOUR_RGB) {
-        store_rgb(first, int16_load(second), int16_load(third), out);
-        return;
-    }
-    Int16x16 cb = int16_load(second) - int16_all(128 << 6), cr = int16_load(third) - int16_all(128 << 6);
-    Int16x16 red = first + cr + int16_multiply_q15(cr, int16_all(13173));         /* 0.402 */
-    Int16x16 green = first - int16_multiply_q15(cb, int16_all(11277))             /* 0.344136 */
-                     - int16_multiply_q15(cr, int16_all(23401));                  /* 0.714136 */
-    Int16x16 blue = first + cb + cb - int16_multiply_q15(cb, int16_all(7471));    /* 2 - 0.228 */
-    store_rgb(red, green, blue, out);
+    cb -= int16_all(128 << 6);
+    cr -= int16_all(128 << 6);
+    rgb[0] = y + cr + int16_multiply_q15(cr, int16_all(13173));      /* 0.402 */
+    rgb[1] = y - int16_multiply_q15(cb, int16_all(11277))            /* 0.344136 */
+             - int16_multiply_q15(cr, int16_all(23401));             /* 0.714136 */
+    rgb[2] = y + cb + cb - int16_multiply_q15(cb, int16_all(7471));  /* 2 - 0.228 */
 }
 
-/* One row: planes are int16 [width rounded up to LANES]; out: uint8 [width, 3]. */
-ALWAYS_INLINE void colour_row(const int16_t *const planes[3], int kind, int width, uint8_t *out)
+/* components: [3][LANES] columns of LANES rows. out: uint8, LANES rows of LANES pixels, `stride` apart. */
+ALWAYS_INLINE void colour_tile(Int16x16 components[3][LANES], int kind, uint8_t *out, ptrdiff_t stride)
 {
-    int column = 0;
-    for (; column + LANES <= width; column += LANES)
-        colour_pixels(int16_load(planes[0] + column), planes[1] + column, planes[2] + column, kind,
-                      out + 3 * column);
-    if (column < width) { /* the last pixels of a row: never write past them */
-        uint8_t last[3 * LANES];
-        colour_pixels(int16_load(planes[0] + column), planes[1] + column, planes[2] + column, kind, last);
-        memcpy(out + 3 * column, last, 3 * (size_t)(width - column));
-    }
+    Int16x16 rgb[3 * LANES];
+    for (int i = 0; i < LANES; i++)
+        if (kind == COLOUR_YCC)
+            rgb_of_ycc(components[0][i], components[1][i], components[2][i], rgb + 3 * i);
+        else
+            for (int colour = 0; colour < 3; colour++)
+                rgb[3 * i + colour] = components[kind == COLOUR_GREY ? 0 : colour][i];
+    for (int part = 0; part < 3; part++)
+        bytes_store_transposed(rgb + LANES * part, out + LANES * part, stride);
 }
 
-/* The pass over columns, and the colours, LANES rows of the picture at a time. */
-static void finish(const HalfResized *half, int kind, int width, int height, int16_t *scratch, uint8_t *out)
+/* out: uint8 [height, width, 3]. */
+static void finish(const HalfResized *half, int kind, int width, int height, uint8_t *out)
 {
-    ptrdiff_t row_size = half->columns[0]->outputs;
     int planes = kind == COLOUR_GREY ? 1 : 3;
-    for (int top = 0; top < height; top += LANES) {
-        const int16_t *rows[3];
-        for (int i = 0; i < 3; i++)
-            rows[i] = scratch + (i < planes ? i : 0) * LANES * row_size;
-        for (int i = 0; i < planes; i++)
-            resample_columns(half->data[i] + top, half->stride, half->columns[i],
-                           scratch + i * LANES * row_size);
-        int end = top + LANES < height ? top + LANES : height;
-        for (int row = top; row < end; row++) {
-            colour_row(rows, kind, width, out + (ptrdiff_t)row * width * 3);
-            for (int i = 0; i < 3; i++)
-                rows[i] += row_size;
+    ptrdiff_t row_size = 3 * (ptrdiff_t)width;
+    for (int top = 0; top < height; top += LANES)
+        for (int left = 0; left < width; left += LANES) {
+            Int16x16 components[3][LANES];
+            for (int i = 0; i < planes; i++)
+                resample_columns(half->data[i] + top, half->stride, half->columns[i], left, components[i]);
+            uint8_t *place = out + top * row_size + 3 * left;
+            if (top + LANES <= height && left + LANES <= width) {
+                colour_tile(components, kind, place, row_size);
+                continue;
+            }
+            uint8_t whole[3 * LANES * LANES]; /* at the borders: never write past the picture */
+            colour_tile(components, kind, whole, 3 * LANES);
+            int rows = top + LANES <= height ? LANES : height - top;
+            int columns = left + LANES <= width ? LANES : width - left;
+            for (int row = 0; row < rows; row++)
+                memcpy(place + row * row_size, whole + 3 * LANES * row, 3 * (size_t)columns);
         }
-    }
 }
 
 #endif

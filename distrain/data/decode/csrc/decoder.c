@@ -119,16 +119,6 @@ static Status resample_plane(Decoder *decoder, int component, const Plane *plane
     return STATUS_OK;
 }
 
-Status finish_image(Decoder *decoder, const HalfResized *half, int kind, int width, int height, uint8_t *out)
-{
-    size_t samples = 3 * LANES * (size_t)half->columns[0]->outputs;
-    int16_t *scratch = (int16_t *)buffer_reserve(&decoder->scratch, samples * sizeof(int16_t));
-    if (scratch == NULL)
-        return STATUS_NO_MEMORY;
-    decoder->kernel->finish(half, kind, width, height, scratch, out);
-    return STATUS_OK;
-}
-
 static Status open_image(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *frame, Scan *scan)
 {
     if (blob_is(bytes, size))
@@ -170,7 +160,8 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     if (status != STATUS_OK)
         return status;
     int kind = frame.components == 1 ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC;
-    return finish_image(decoder, &half, kind, width, height, out);
+    decoder->kernel->finish(&half, kind, width, height, out);
+    return STATUS_OK;
 }
 
 static const Kernel *best_kernel(bool portable)
@@ -197,21 +188,26 @@ EXPORT Decoder *distrain_decoder_new(int portable)
     return decoder;
 }
 
+static void free_taps(TapStore *store)
+{
+    free(store->starts.data);
+    free(store->weights.data);
+    free(store->windows.data);
+    free(store->sums.data);
+}
+
 EXPORT void distrain_decoder_free(Decoder *decoder)
 {
     if (decoder == NULL)
         return;
     free(decoder->scan.data);
-    free(decoder->scratch.data);
     for (int i = 0; i < MAX_COMPONENTS; i++) {
         free(decoder->planes[i].data);
         free(decoder->half[i].data);
     }
     for (int i = 0; i < 2; i++) {
-        free(decoder->rows[i].starts.data);
-        free(decoder->rows[i].weights.data);
-        free(decoder->columns[i].starts.data);
-        free(decoder->columns[i].weights.data);
+        free_taps(&decoder->rows[i]);
+        free_taps(&decoder->columns[i]);
     }
     free(decoder);
 }

@@ -44,13 +44,14 @@ ALWAYS_INLINE void idct_lines(Float8 v[8])
 ALWAYS_INLINE void idct_block(const int16_t *coefficients, int length, const float *factor, uint8_t *out,
                               ptrdiff_t stride)
 {
+    Float8 v[8];
     if (length == 1) {
-        float8_store_bytes(float8_all((float)coefficients[0] * factor[0] + 128), out);
-        for (int row = 1; row < 8; row++)
-            memcpy(out + row * stride, out, 8);
+        for (int i = 0; i < 4; i++)
+            v[i] = float8_all((float)coefficients[0] * factor[0] + 128);
+        float8_store_bytes(v, out, stride);
+        float8_store_bytes(v, out + 4 * stride, stride);
         return;
     }
-    Float8 v[8];
     for (int i = 0; i < 8; i++) {
         Float8 scale;
         memcpy(&scale, factor + 8 * i, sizeof scale);
@@ -60,8 +61,8 @@ ALWAYS_INLINE void idct_block(const int16_t *coefficients, int length, const flo
     idct_lines(v);
     float8_transpose(v);
     idct_lines(v);
-    for (int row = 0; row < 8; row++)
-        float8_store_bytes(v[row], out + row * stride);
+    float8_store_bytes(v, out, stride);
+    float8_store_bytes(v + 4, out + 4 * stride, stride);
 }
 
 #endif

@@ -122,17 +122,18 @@ typedef struct {
 } McuRange;
 
 /* Weights of a separable filter along one axis: output o is the sum over k < count of
- * weights[o * count + k] / 32768 * input[start[o] + k]. */
+ * weights[o * count + k] / 32768 * input[start[o] + k]. Each weight is there twice, in both halves of 32
+ * bits: processors load and repeat 32 bits in one step, 16 bits in two. */
 typedef struct {
     int count;
     int outputs;       /* rounded up to a multiple of LANES; those past the end repeat the last */
     int first, last;   /* the filter reads inputs [first, last) of the component */
     int32_t *start;    /* relative to first */
-    int16_t *weights;
+    uint32_t *weights;
 } Taps;
 
 typedef struct {
-    Buffer starts, weights;
+    Buffer starts, weights, windows, sums;
     Taps taps;
 } TapStore;
 
@@ -158,7 +159,7 @@ typedef struct {
     Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
     Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
     void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
-    void (*finish)(const HalfResized *, int kind, int width, int height, int16_t *scratch, uint8_t *out);
+    void (*finish)(const HalfResized *, int kind, int width, int height, uint8_t *out);
 } Kernel;
 
 enum { COLOUR_YCC, COLOUR_RGB, COLOUR_GREY };
@@ -171,14 +172,11 @@ typedef struct Decoder {
     const Kernel *kernel;
     HuffmanTable dc[TABLE_SLOTS], ac[TABLE_SLOTS];
     QuantTable quant[TABLE_SLOTS];
-    Buffer scan, planes[MAX_COMPONENTS], half[MAX_COMPONENTS], scratch;
+    Buffer scan, planes[MAX_COMPONENTS], half[MAX_COMPONENTS];
     TapStore rows[2], columns[2]; /* for components with a sample for each pixel; with one for two */
 } Decoder;
 
 #define EXPORT __attribute__((visibility("default")))
-
-/* decoder.c: the pass over columns and the colours, from what the pass over rows left. */
-Status finish_image(Decoder *decoder, const HalfResized *half, int kind, int width, int height, uint8_t *out);
 
 /* decoder.c: whether a crop (x, y, width, height) lies inside a picture. */
 bool crop_is_inside(const int32_t crop[4], int width, int height);

@@ -44,13 +44,22 @@ ALWAYS_INLINE Float8 float8_from_int16(const int16_t *p)
     return (Float8)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
-/* Clamp to 0..255, round half to even, store eight bytes. */
-ALWAYS_INLINE void float8_store_bytes(Float8 value, uint8_t *out)
+/* Four rows of eight floats to bytes: round half to even, clamp (values past 2^31, which only damaged
+ * data have, become 0). Rows are `stride` apart. */
+ALWAYS_INLINE void float8_store_bytes(const Float8 rows[4], uint8_t *out, ptrdiff_t stride)
 {
-    __m256 clamped = _mm256_min_ps(_mm256_max_ps((__m256)value, _mm256_setzero_ps()), _mm256_set1_ps(255));
-    __m256i rounded = _mm256_cvtps_epi32(clamped);
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
-    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(words, words));
+    __m256i words[2];
+    for (int i = 0; i < 2; i++)
+        words[i] = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)rows[2 * i]),
+                                      _mm256_cvtps_epi32((__m256)rows[2 * i + 1]));
+    /* Packing works in each half by itself: the left and right parts of a row have to be brought together. */
+    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words[0], words[1]),
+                                                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    _mm_storel_epi64((__m128i *)out, low);
+    _mm_storeh_pd((double *)(out + stride), _mm_castsi128_pd(low));
+    _mm_storel_epi64((__m128i *)(out + 2 * stride), high);
+    _mm_storeh_pd((double *)(out + 3 * stride), _mm_castsi128_pd(high));
 }
 
 ALWAYS_INLINE void float8_transpose(Float8 rows[8])
@@ -70,6 +79,8 @@ ALWAYS_INLINE void float8_transpose(Float8 rows[8])
         rows[i + 4] = (Float8)_mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
     }
 }
+
+ALWAYS_INLINE Int16x16 int16_all_of_pair(uint32_t pair) { return (Int16x16)_mm256_set1_epi32((int)pair); }
 
 /* Sixteen bytes to int16, times 64. */
 ALWAYS_INLINE Int16x16 int16_from_bytes_q6(const uint8_t *p)
@@ -106,52 +117,67 @@ ALWAYS_INLINE void int16_store_transposed(const Int16x16 rows[8], int16_t *out, 
     }
 }
 
-/* From 10 bits of integer and 6 of fraction to bytes: add a half, clamp. */
-ALWAYS_INLINE __m128i bytes_from_q6(Int16x16 value)
+/* Two columns of int16 with 6 bits of fraction to bytes: add a half, shift, clamp. In each half of the
+ * result: 8 rows of the first column, 8 rows of the second. */
+ALWAYS_INLINE __m256i bytes_of_columns(Int16x16 first, Int16x16 second)
 {
-    __m256i rounded = _mm256_srai_epi16((__m256i)(value + int16_all(32)), 6);
-    return _mm_packus_epi16(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+    return _mm256_packus_epi16(_mm256_srai_epi16((__m256i)(first + int16_all(32)), 6),
+                               _mm256_srai_epi16((__m256i)(second + int16_all(32)), 6));
 }
 
-/* One 16-byte part of interleaved RGB. Byte i of the part is byte 16 * part + i of the pixels, thus
- * colour (16 * part + i) % 3 of pixel (16 * part + i) / 3; the shuffles pick it, 0x80 picks nothing. */
-ALWAYS_INLINE __m128i interleaved_part(__m128i r, __m128i g, __m128i b, int part)
+/* in: 16 columns of 16 int16 with 6 bits of fraction. out: 16 rows of 16 bytes, `stride` apart.
+ *
+ * Four rounds of interleaving bring the bytes of a row together: after the round with 8-bit units a unit
+ * holds 2 neighbouring columns of a row, then 4, 8 and 16. */
+ALWAYS_INLINE void bytes_store_transposed(const Int16x16 columns[16], uint8_t *out, ptrdiff_t stride)
 {
-    _Alignas(16) uint8_t pick[3][16];
-    for (int i = 0; i < 16; i++)
-        for (int colour = 0; colour < 3; colour++)
-            pick[colour][i] = (16 * part + i) % 3 == colour ? (uint8_t)((16 * part + i) / 3) : 0x80;
-    return _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(r, *(const __m128i *)pick[0]),
-                                     _mm_shuffle_epi8(g, *(const __m128i *)pick[1])),
-                        _mm_shuffle_epi8(b, *(const __m128i *)pick[2]));
-}
-
-/* Sixteen pixels of three planes (with 6 bits of fraction) to 48 bytes of RGB. */
-ALWAYS_INLINE void store_rgb(Int16x16 r, Int16x16 g, Int16x16 b, uint8_t *out)
-{
-    __m128i red = bytes_from_q6(r), green = bytes_from_q6(g), blue = bytes_from_q6(b);
-    _mm_storeu_si128((__m128i *)out, interleaved_part(red, green, blue, 0));
-    _mm_storeu_si128((__m128i *)(out + 16), interleaved_part(red, green, blue, 1));
-    _mm_storeu_si128((__m128i *)(out + 32), interleaved_part(red, green, blue, 2));
+    __m256i a[8], b[8];
+    for (int i = 0; i < 8; i++)
+        a[i] = bytes_of_columns(columns[i], columns[i + 8]);
+    for (int i = 0; i < 4; i++) { /* b: columns 0 1, 2 3, 4 5, 6 7, then 8 9, ... */
+        b[i] = _mm256_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+        b[i + 4] = _mm256_unpackhi_epi8(a[2 * i], a[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) { /* a: columns 0-3 of rows 0-3 and 4-7, columns 4-7 of these, ... */
+        a[2 * i] = _mm256_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) /* b: columns 0-7 of rows 0 1, 2 3, 4 5, 6 7, then columns 8-15 */
+        for (int j = 0; j < 2; j++) {
+            b[4 * i + 2 * j] = _mm256_unpacklo_epi32(a[4 * i + j], a[4 * i + j + 2]);
+            b[4 * i + 2 * j + 1] = _mm256_unpackhi_epi32(a[4 * i + j], a[4 * i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_epi64(b[i], b[i + 4]);
+        a[2 * i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 4]);
+    }
+    for (int row = 0; row < 8; row++) {
+        _mm_storeu_si128((__m128i *)(out + row * stride), _mm256_castsi256_si128(a[row]));
+        _mm_storeu_si128((__m128i *)(out + (row + 8) * stride), _mm256_extracti128_si256(a[row], 1));
+    }
 }
 
 #else
+
+ALWAYS_INLINE Int16x16 int16_all_of_pair(uint32_t pair) { return int16_all((int16_t)pair); }
 
 ALWAYS_INLINE Float8 float8_from_int16(const int16_t *p)
 {
     return (Float8){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]};
 }
 
-ALWAYS_INLINE void float8_store_bytes(Float8 value, uint8_t *out)
+ALWAYS_INLINE void float8_store_bytes(const Float8 rows[4], uint8_t *out, ptrdiff_t stride)
 {
-    /* Adding 1.5 * 2^23 leaves the integer, rounded half to even, in the low bits of the float. */
-    for (int i = 0; i < 8; i++) {
-        float clamped = value[i] > 0 ? value[i] : 0;
-        clamped = (clamped < 255 ? clamped : 255) + 12582912.0f;
-        uint32_t bits;
-        memcpy(&bits, &clamped, 4);
-        out[i] = (uint8_t)bits;
-    }
+    for (int row = 0; row < 4; row++)
+        for (int i = 0; i < 8; i++) {
+            float value = rows[row][i];
+            value = value > 0 && value < 2147483648.0f ? value : 0;
+            /* Adding 1.5 * 2^23 leaves the integer, rounded half to even, in the low bits of the float. */
+            value = (value < 255 ? value : 255) + 12582912.0f;
+            uint32_t bits;
+            memcpy(&bits, &value, 4);
+            out[row * stride + i] = (uint8_t)bits;
+        }
 }
 
 ALWAYS_INLINE void float8_transpose(Float8 rows[8])
@@ -187,19 +213,13 @@ ALWAYS_INLINE void int16_store_transposed(const Int16x16 rows[8], int16_t *out, 
             out[i * stride + j] = rows[j][i];
 }
 
-ALWAYS_INLINE uint8_t byte_from_q6(int16_t value)
+ALWAYS_INLINE void bytes_store_transposed(const Int16x16 columns[16], uint8_t *out, ptrdiff_t stride)
 {
-    int rounded = (value + 32) >> 6;
-    return (uint8_t)(rounded < 0 ? 0 : rounded > 255 ? 255 : rounded);
-}
-
-ALWAYS_INLINE void store_rgb(Int16x16 r, Int16x16 g, Int16x16 b, uint8_t *out)
-{
-    for (int i = 0; i < 16; i++) {
-        out[3 * i] = byte_from_q6(r[i]);
-        out[3 * i + 1] = byte_from_q6(g[i]);
-        out[3 * i + 2] = byte_from_q6(b[i]);
-    }
+    for (int row = 0; row < 16; row++)
+        for (int i = 0; i < 16; i++) {
+            int rounded = (columns[i][row] + 32) >> 6;
+            out[row * stride + i] = (uint8_t)(rounded < 0 ? 0 : rounded > 255 ? 255 : rounded);
+        }
 }
 
 #endif

@@ -69,7 +69,8 @@ static Status resize_image(Decoder *decoder, const uint8_t *pixels, size_t size,
         halves.data[i] = half + (ptrdiff_t)i * rows->outputs;
         halves.columns[i] = columns;
     }
-    return finish_image(decoder, &halves, COLOUR_RGB, width, height, out);
+    decoder->kernel->finish(&halves, COLOUR_RGB, width, height, out);
+    return STATUS_OK;
 }
 
 /* Resize `count` raw pictures into out, as distrain_decode_batch does for JPEGs.
