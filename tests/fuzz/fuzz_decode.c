@@ -13,6 +13,9 @@ int distrain_decode_batch(Decoder *, int, const uint8_t *const *, const size_t *
                           const uint8_t *, int, int, uint8_t *, int32_t *);
 int distrain_index_bound(Decoder *, const uint8_t *, size_t, size_t *);
 int distrain_index(Decoder *, const uint8_t *, size_t, uint8_t *, size_t, size_t *);
+int distrain_resize_batch(Decoder *, int, const uint8_t *const *, const size_t *, const int32_t *,
+                          const int32_t *, const uint8_t *, int, int, uint8_t *, int32_t *);
+void distrain_decoder_free(Decoder *);
 int distrain_image_size(Decoder *, const uint8_t *, size_t, int32_t *);
 
 enum { ARGUMENTS = 10, MAX_SIDE = 40 };
@@ -63,6 +66,31 @@ static void check_indexed(const uint8_t *jpeg, size_t size, const int32_t crop[4
     free(out);
 }
 
+/* The same bytes as a raw picture of some size. */
+static void check_raw(const uint8_t *pixels, size_t size, const int32_t crop[4], uint8_t flip, int width,
+                      int height, int picture_width)
+{
+    static Decoder *decoders[2];
+    int32_t sides[2] = {picture_width, (int32_t)(size / (size_t)(3 * picture_width))}, status[2];
+    size_t used = (size_t)(3 * sides[0] * sides[1]);
+    uint8_t *copy = malloc(used), *out[2];
+    memcpy(copy, pixels, used);
+    const uint8_t *image = copy;
+    for (int portable = 0; portable < 2; portable++) {
+        if (decoders[portable] == NULL)
+            decoders[portable] = distrain_decoder_new(portable);
+        out[portable] = malloc((size_t)(3 * width * height));
+        distrain_resize_batch(decoders[portable], 1, &image, &used, sides, crop, &flip, width, height,
+                              out[portable], &status[portable]);
+    }
+    demand(status[0] == status[1], "both kernels judge raw pictures alike");
+    demand(status[0] != 0 || memcmp(out[0], out[1], (size_t)(3 * width * height)) == 0,
+           "both kernels resize raw pictures alike");
+    free(copy);
+    free(out[0]);
+    free(out[1]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < ARGUMENTS)
@@ -76,7 +104,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t image_size = size - ARGUMENTS, room = (size_t)(3 * width * height);
     int32_t whole[4] = {0, 0, 0, 0};
     Decoder *decoder = distrain_decoder_new(0);
-    void distrain_decoder_free(Decoder *);
     if (distrain_image_size(decoder, image, image_size, whole + 2) == 0 && crop[2] == 0)
         memcpy(crop, whole, sizeof crop); /* a width of 0 asks for the whole picture */
     distrain_decoder_free(decoder);
@@ -86,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int again = decode(1, image, image_size, crop, flip, width, height, portable);
     demand(status == again, "both kernels judge alike");
     demand(status != 0 || memcmp(fast, portable, room) == 0, "both kernels give the same pixels");
+    check_raw(image, image_size, crop, flip, width, height, 1 + data[0] % 60);
     check_indexed(image, image_size, crop, flip, width, height, fast, status);
     free(fast);
     free(portable);
