@@ -46,5 +46,6 @@ setup(
     package_data={
         "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],
+        "distrain.launch": ["scripts/*.sh", "scripts/slurm/*"],
     },
 )

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from distrain.errors import DistrainError
 from distrain.units import Duration, parse_bytes, parse_seconds
@@ -18,6 +26,15 @@ class Settings(BaseModel):
     """Base of every settings model: keys must be known, values are immutable once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``yes`` and ``no`` where a number is wanted; Python would read them as 1 and 0."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("a truth value is not allowed here; give a number or a text")
+        return value
 
 
 def _reader(parse: Any) -> BeforeValidator:

@@ -32,7 +32,7 @@ from distrain.data.room import check_room, free_bytes
 from distrain.data.sharing import Sharing
 from distrain.data.store import Store
 from distrain.errors import ConfigError, DistrainError
-from distrain.launch import failures, run_folder
+from distrain.launch import failures, machine, run_folder
 from distrain.train.device import pick_device
 from distrain.train.loop import train
 from distrain.train.models import create as create_model
@@ -58,6 +58,8 @@ def main(config: RunConfig) -> int:
     exits.install(f"rank {world.rank} on {world.hosts[world.rank]}")
     folder = _folder(config, comm)
     _start_logs(folder, world)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch would take all cores of the node for every rank
+        torch.set_num_threads(max(1, machine.cores() // world.local_size))
     try:
         return _run(config, comm, world, folder)
     except BaseException as error:

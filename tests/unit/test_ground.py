@@ -7,8 +7,10 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from distrain.errors import ConfigError, DataError, DistrainError, UsageError, nearest
+from distrain.settings import Bytes, Settings
 from distrain.units import Duration, format_bytes, parse_bytes, parse_seconds
 from distrain.world import World, split
 
@@ -90,6 +92,19 @@ def test_errors_carry_place_problem_and_remedy() -> None:
     assert (error.exit_code, DataError("a", "b", "c").exit_code) == (2, 1)
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, DistrainError) and str(again) == str(error)
+
+
+class Numbers(Settings):
+    count: int = 1
+    size: Bytes = 1
+    flag: bool = False
+
+
+def test_a_truth_value_is_no_number() -> None:
+    assert Numbers(flag=True).flag
+    for name in ("count", "size"):
+        with pytest.raises(ValidationError, match="truth value"):
+            Numbers.model_validate({name: True})
 
 
 def test_nearest() -> None:
