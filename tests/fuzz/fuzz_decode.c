@@ -14,7 +14,7 @@ int distrain_decode_batch(Decoder *, int, const uint8_t *const *, const size_t *
 int distrain_index_bound(Decoder *, const uint8_t *, size_t, size_t *);
 int distrain_index(Decoder *, const uint8_t *, size_t, uint8_t *, size_t, size_t *);
 int distrain_resize_batch(Decoder *, int, const uint8_t *const *, const size_t *, const int32_t *,
-                          const int32_t *, const uint8_t *, int, int, uint8_t *, int32_t *);
+                          const uint8_t *, int, int, uint8_t *, int32_t *);
 void distrain_decoder_free(Decoder *);
 int distrain_image_size(Decoder *, const uint8_t *, size_t, int32_t *);
 
@@ -66,21 +66,22 @@ static void check_indexed(const uint8_t *jpeg, size_t size, const int32_t crop[4
     free(out);
 }
 
-/* The same bytes as a raw picture of some size. */
+/* The same bytes as the pixels of a raw picture. */
 static void check_raw(const uint8_t *pixels, size_t size, const int32_t crop[4], uint8_t flip, int width,
                       int height, int picture_width)
 {
     static Decoder *decoders[2];
-    int32_t sides[2] = {picture_width, (int32_t)(size / (size_t)(3 * picture_width))}, status[2];
-    size_t used = (size_t)(3 * sides[0] * sides[1]);
+    size_t row = (size_t)(3 * picture_width), rows = size / row, used = 8 + rows * row;
+    int32_t status[2];
     uint8_t *copy = malloc(used), *out[2];
-    memcpy(copy, pixels, used);
+    memcpy(copy, (uint8_t[8]){(uint8_t)picture_width, 0, 0, 0, (uint8_t)rows, (uint8_t)(rows >> 8)}, 8);
+    memcpy(copy + 8, pixels, used - 8);
     const uint8_t *image = copy;
     for (int portable = 0; portable < 2; portable++) {
         if (decoders[portable] == NULL)
             decoders[portable] = distrain_decoder_new(portable);
         out[portable] = malloc((size_t)(3 * width * height));
-        distrain_resize_batch(decoders[portable], 1, &image, &used, sides, crop, &flip, width, height,
+        distrain_resize_batch(decoders[portable], 1, &image, &used, crop, &flip, width, height,
                               out[portable], &status[portable]);
     }
     demand(status[0] == status[1], "both kernels judge raw pictures alike");

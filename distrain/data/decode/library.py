@@ -12,7 +12,7 @@ import numpy as np
 
 from distrain.data.decode import build_native
 
-_ABI = 2  # of csrc/decoder.c; a library of another version is not used
+_ABI = 3  # of csrc/decoder.c; a library of another version is not used
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _REBUILD = "run `python -m distrain.data.decode.build_native`"
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -23,7 +23,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "status_text": (ctypes.c_char_p, [_INT]),
     "status_is_unsupported": (_INT, [_INT]),
     "decode_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
-    "resize_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 5 + [_INT, _INT, _POINTER, _POINTER]),
+    "resize_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
     "image_size": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
     "index_bound": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
     "index": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),

@@ -15,7 +15,6 @@ from distrain.data.decode.engine import DecodeEngine, DecodeError
 from distrain.data.decode.indexed import is_indexed, to_jpeg
 from distrain.data.decode.library import Library, build_info, bytes_of, library
 from distrain.data.decode.native_batch import BatchArguments
-from distrain.data.format import RAW_HEAD
 
 __all__ = ["NativeEngine", "NativeRawEngine", "build_info", "load", "load_raw"]
 
@@ -81,7 +80,7 @@ class NativeRawEngine:
     def decode_batch(
         self, blobs: Sequence[memoryview | bytes], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
     ) -> None:
-        """Crop, resize and mirror raw pictures (`RAW_HEAD`, then RGB rows) into ``out``.
+        """Crop, resize and mirror raw pictures (width and height as u32, then RGB rows) into ``out``.
 
         Raises:
             DecodeError: a blob is not as long as its head says, or a crop is not inside its picture.
@@ -89,15 +88,9 @@ class NativeRawEngine:
         """
         if not blobs:
             return
-        views, sides = [], np.empty((len(blobs), 2), np.int32)
-        for position, blob in enumerate(blobs):
-            if len(blob) < RAW_HEAD.size:
-                raise DecodeError(position, f"{len(blob)} bytes are no raw picture")
-            sides[position] = [min(side, 2**31 - 1) for side in RAW_HEAD.unpack_from(blob)]
-            views.append(bytes_of(blob)[RAW_HEAD.size :])
-        batch = BatchArguments(views, crops, flips, out)
+        batch = BatchArguments([bytes_of(blob) for blob in blobs], crops, flips, out)
         resize = self._library.functions["resize_batch"]
-        if resize(self._library.decoder(), *batch.images, sides.ctypes.data, *batch.rest):
+        if resize(self._library.decoder(), *batch.images, *batch.rest):
             position = int(np.flatnonzero(batch.status)[0])
             raise DecodeError(position, self._library.text(int(batch.status[position])))
 

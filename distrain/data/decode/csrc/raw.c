@@ -1,4 +1,5 @@
-/* Crop, antialiased resize and mirror of pictures that are stored as pixels: rows of interleaved RGB.
+/* Crop, antialiased resize and mirror of pictures that are stored as pixels: width and height (u32,
+ * little-endian), then rows of interleaved RGB.
  *
  * The pass over rows does not care what a column is: it runs on the bytes as they are stored. In its
  * result every third row belongs to the same colour, which the pass over columns reads with three times
@@ -7,7 +8,7 @@
 
 #include "jpeg.h"
 
-enum { COLOURS = 3, MAX_PICTURE_SIDE = 1 << 16 };
+enum { COLOURS = 3, HEAD = 8, MAX_PICTURE_SIDE = 1 << 16 };
 
 /* Start loading the crop into the cache. Raw pictures come from main memory, and the pass over rows reads
  * narrow strips: row by row, as here, the memory delivers twice as fast. */
@@ -40,13 +41,15 @@ static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int wi
     return copy;
 }
 
-static Status resize_image(Decoder *decoder, const uint8_t *pixels, size_t size, const int32_t sides[2],
-                           const int32_t crop[4], bool mirror, int width, int height, uint8_t *out)
+static Status resize_image(Decoder *decoder, const uint8_t *bytes, size_t size, const int32_t crop[4],
+                           bool mirror, int width, int height, uint8_t *out)
 {
-    if (sides[0] < 1 || sides[1] < 1 || sides[0] > MAX_PICTURE_SIDE || sides[1] > MAX_PICTURE_SIDE ||
-        size != (size_t)sides[0] * (size_t)sides[1] * COLOURS)
+    uint32_t source_width = size < HEAD ? 0 : load_u32(bytes);
+    uint32_t source_height = size < HEAD ? 0 : load_u32(bytes + 4);
+    if (source_width < 1 || source_height < 1 || source_width > MAX_PICTURE_SIDE ||
+        source_height > MAX_PICTURE_SIDE || size - HEAD != (size_t)source_width * source_height * COLOURS)
         return STATUS_BAD_PIXELS;
-    if (!crop_is_inside(crop, sides[0], sides[1]))
+    if (!crop_is_inside(crop, (int)source_width, (int)source_height))
         return STATUS_BAD_CROP;
     Axis vertical = {.crop_start = crop[1], .crop_length = crop[3], .outputs = height};
     Axis horizontal = {.crop_start = crop[0], .crop_length = crop[2], .outputs = width, .mirror = mirror};
@@ -56,14 +59,15 @@ static Status resize_image(Decoder *decoder, const uint8_t *pixels, size_t size,
     if (status != STATUS_OK)
         return status;
     const Taps *rows = &decoder->rows[0].taps, *columns = &decoder->columns[0].taps;
-    int bytes = crop[2] * COLOURS;
+    int row_bytes = crop[2] * COLOURS;
     ptrdiff_t stride;
-    const uint8_t *first = crop_bytes(decoder, pixels, sides[0], sides[1], crop, &stride);
+    const uint8_t *first =
+        crop_bytes(decoder, bytes + HEAD, (int)source_width, (int)source_height, crop, &stride);
     int16_t *half = (int16_t *)buffer_reserve(
-        &decoder->half[0], (size_t)round_up(bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
+        &decoder->half[0], (size_t)round_up(row_bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
     if (first == NULL || half == NULL)
         return STATUS_NO_MEMORY;
-    decoder->kernel->resample_rows(first, stride, bytes, rows, half);
+    decoder->kernel->resample_rows(first, stride, row_bytes, rows, half);
     HalfResized halves = {.stride = (ptrdiff_t)COLOURS * rows->outputs};
     for (int i = 0; i < COLOURS; i++) {
         halves.data[i] = half + (ptrdiff_t)i * rows->outputs;
@@ -73,19 +77,16 @@ static Status resize_image(Decoder *decoder, const uint8_t *pixels, size_t size,
     return STATUS_OK;
 }
 
-/* Resize `count` raw pictures into out, as distrain_decode_batch does for JPEGs.
- *
- * images: the first pixel of each picture; sizes: its bytes; sides: int32 [count, 2], (width, height). */
+/* Resize `count` raw pictures into out, as distrain_decode_batch does for JPEGs. */
 EXPORT int distrain_resize_batch(Decoder *decoder, int count, const uint8_t *const *images,
-                                 const size_t *sizes, const int32_t *sides, const int32_t *crops,
-                                 const uint8_t *flips, int width, int height, uint8_t *out, int32_t *status)
+                                 const size_t *sizes, const int32_t *crops, const uint8_t *flips, int width,
+                                 int height, uint8_t *out, int32_t *status)
 {
     bool fits = width >= 1 && width <= MAX_SIDE && height >= 1 && height <= MAX_SIDE;
     int failures = 0;
     for (int i = 0; i < count; i++) {
-        status[i] = fits ? (int32_t)resize_image(decoder, images[i], sizes[i], sides + 2 * i, crops + 4 * i,
-                                                 flips[i] != 0, width, height,
-                                                 out + (size_t)i * (size_t)(width * height) * COLOURS)
+        status[i] = fits ? (int32_t)resize_image(decoder, images[i], sizes[i], crops + 4 * i, flips[i] != 0,
+                                                 width, height, out + (size_t)i * (size_t)(width * height) * 3)
                          : STATUS_BAD_OUTPUT;
         failures += status[i] != STATUS_OK;
     }
