@@ -6,6 +6,7 @@ The layout is described in `csrc/blob.c`. Indexing is done once, when images are
 from __future__ import annotations
 
 import ctypes
+import struct
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from distrain.data.decode.library import bytes_of, library
 from distrain.errors import DataError
 
 _BLOB_MAGIC = b"dJPG"
-_BLOB_HEADER = 32
-_SCAN_PADDING = 32
+_BLOB_HEADER = 16
+_SCAN_PADDING = 16
 
 
 def is_indexed(blob: memoryview | bytes) -> bool:
@@ -60,15 +61,14 @@ def to_jpeg(blob: memoryview | bytes) -> bytes:
         DataError: the bytes are not an indexed image.
     """
     data = bytes(blob)
-    sizes = np.frombuffer(data[:_BLOB_HEADER], "<u4") if len(data) >= _BLOB_HEADER else None
-    if sizes is None or not is_indexed(data):
+    if not is_indexed(data):
         raise DataError("indexed JPEG", "the bytes are not one", "pass what `index` returned")
-    per_row, components, rows, header_size, scan_size = (int(size) for size in sizes[2:7])
-    start = _BLOB_HEADER + rows * (4 + per_row * (2 + 2 * components))
-    scan = start + header_size
-    if len(data) != scan + scan_size + _SCAN_PADDING:
+    header_size, scan_size = struct.unpack_from("<II", data, 8)
+    scan = len(data) - _SCAN_PADDING - scan_size
+    if scan < _BLOB_HEADER + header_size:  # between header and scan lie the checkpoints
         raise DataError("indexed JPEG", f"{len(data)} bytes contradict its header", "pack the images again")
-    return data[start:scan] + data[scan : scan + scan_size].replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
+    header = data[_BLOB_HEADER : _BLOB_HEADER + header_size]
+    return header + data[scan : scan + scan_size].replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
 
 
 def image_size(blob: memoryview | bytes) -> tuple[int, int]:

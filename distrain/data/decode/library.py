@@ -12,7 +12,7 @@ import numpy as np
 
 from distrain.data.decode import build_native
 
-_ABI = 3  # of csrc/decoder.c; a library of another version is not used
+_ABI = 4  # of csrc/decoder.c; a library of another version is not used
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _REBUILD = "run `python -m distrain.data.decode.build_native`"
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {

@@ -2,14 +2,15 @@
  *
  * A blob is what a JPEG becomes when it is indexed (all numbers little-endian):
  *
- *   0   "dJPG"                        16  u32  MCU rows
- *   4   u16  version, 1               20  u32  bytes of the JPEG header
- *   6   u16  MCUs per checkpoint      24  u32  bytes of the scan
- *   8   u32  checkpoints per row      28  u32  0
- *   12  u32  components
- *   32  checkpoints: for each MCU row   u32 bit position of its first MCU, then for each checkpoint
+ *   0   "dJPG"
+ *   4   u16  version, 1
+ *   6   u16  MCUs per checkpoint
+ *   8   u32  bytes of the JPEG header
+ *   12  u32  bytes of the scan
+ *   16  the JPEG header, from SOI to the end of SOS
+ *       checkpoints, for each MCU row:  u32 bit position of its first MCU, i16 DC predictor per component,
+ *                                       then for each further checkpoint of the row:
  *                                       u16 bits since the one before, i16 DC predictor per component
- *       the JPEG header, from SOI to the end of SOS
  *       the scan without byte stuffing
  *       SCAN_PADDING zero bytes
  *
@@ -18,15 +19,17 @@
 
 #include <string.h>
 
-static size_t checkpoint_row_size(int per_row, int components)
-{
-    return 4 + (size_t)per_row * (2 + 2 * (size_t)components);
-}
-
 static int checkpoints_per_row(const Frame *frame)
 {
     return (frame->mcu_columns + CHECKPOINT_MCUS - 1) / CHECKPOINT_MCUS;
 }
+
+static size_t checkpoint_row_size(const Frame *frame)
+{
+    return 2 + (size_t)checkpoints_per_row(frame) * (2 + 2 * (size_t)frame->components);
+}
+
+static size_t index_size(const Frame *frame) { return (size_t)frame->mcu_rows * checkpoint_row_size(frame); }
 
 bool blob_is(const uint8_t *bytes, size_t size)
 {
@@ -44,43 +47,39 @@ static Status check_size(const Frame *frame, const Scan *scan)
     return blocks * 2 > (uint64_t)scan->size * 8 ? STATUS_TRUNCATED : STATUS_OK;
 }
 
-/* Check a blob down to its last byte, and read its JPEG header. */
+/* Check a blob down to its last byte, and read its JPEG header. Positions in checkpoints are not checked
+ * here: readers may start anywhere, and notice where they end. */
 Status blob_open(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *frame, Scan *scan)
 {
-    uint32_t mcus = load_u16(bytes + 6), per_row = load_u32(bytes + 8), components = load_u32(bytes + 12);
-    uint32_t rows = load_u32(bytes + 16), header_size = load_u32(bytes + 20), scan_size = load_u32(bytes + 24);
-    if (load_u16(bytes + 4) != 1 || mcus != CHECKPOINT_MCUS || load_u32(bytes + 28) != 0)
+    size_t header_size = load_u32(bytes + 8), scan_size = load_u32(bytes + 12);
+    if (load_u16(bytes + 4) != 1 || load_u16(bytes + 6) != CHECKPOINT_MCUS ||
+        header_size > size - BLOB_HEADER)
         return STATUS_BAD_BLOB;
-    if (per_row < 1 || per_row > 65536 || rows < 1 || rows > 65536 || components > MAX_COMPONENTS)
-        return STATUS_BAD_BLOB;
-    size_t index_size = rows * checkpoint_row_size((int)per_row, (int)components);
-    if (size != BLOB_HEADER + index_size + header_size + (size_t)scan_size + SCAN_PADDING)
-        return STATUS_BAD_BLOB;
-    const uint8_t *header = bytes + BLOB_HEADER + index_size;
+    const uint8_t *header = bytes + BLOB_HEADER;
     Status status = header_read(decoder, header, header_size, frame);
     if (status != STATUS_OK)
         return status;
     if (frame->header_size != header_size || frame->restart_interval != 0 ||
-        frame->components != (int)components || frame->mcu_rows != (int)rows ||
-        checkpoints_per_row(frame) != (int)per_row)
+        size != BLOB_HEADER + header_size + index_size(frame) + scan_size + SCAN_PADDING)
         return STATUS_BAD_BLOB;
-    *scan = (Scan){header + header_size, scan_size, bytes + BLOB_HEADER, (int)per_row};
+    const uint8_t *checkpoints = header + header_size;
+    *scan = (Scan){checkpoints + index_size(frame), scan_size, checkpoints};
     return check_size(frame, scan);
 }
 
 /* The last checkpoint at or before an MCU column. */
 void checkpoint_read(const Scan *scan, const Frame *frame, int row, int column, Checkpoint *found)
 {
-    size_t entry_size = 2 + 2 * (size_t)frame->components;
-    const uint8_t *p = scan->checkpoints +
-                       (size_t)row * checkpoint_row_size(scan->checkpoints_per_row, frame->components);
+    const uint8_t *p = scan->checkpoints + (size_t)row * checkpoint_row_size(frame);
     found->bit = load_u32(p);
     p += 4;
-    for (int i = 0; i <= column / CHECKPOINT_MCUS; i++, p += entry_size)
+    for (int i = 0; i < column / CHECKPOINT_MCUS; i++) {
+        p += 2 * frame->components;
         found->bit += load_u16(p);
-    p -= entry_size;
+        p += 2;
+    }
     for (int i = 0; i < frame->components; i++)
-        found->dc[i] = (int16_t)load_u16(p + 2 + 2 * i);
+        found->dc[i] = (int16_t)load_u16(p + 2 * i);
 }
 
 /* Remove the zero byte behind each 0xff of a plain scan, and the restart markers (which must come in
@@ -121,8 +120,7 @@ Status scan_unstuff(Decoder *decoder, const uint8_t *bytes, size_t size, const F
 /* The largest blob that a JPEG of this header can become. */
 size_t blob_bound(const Frame *frame, size_t jpeg_size)
 {
-    return BLOB_HEADER + jpeg_size + SCAN_PADDING +
-           (size_t)frame->mcu_rows * checkpoint_row_size(checkpoints_per_row(frame), frame->components);
+    return BLOB_HEADER + jpeg_size + index_size(frame) + SCAN_PADDING;
 }
 
 /* Write the blob of a JPEG. The whole scan is decoded on the way, which checks it. */
@@ -136,30 +134,24 @@ Status blob_build(Decoder *decoder, const uint8_t *jpeg, size_t size, uint8_t *o
         status = STATUS_RESTARTS;
     if (status == STATUS_OK)
         status = scan_unstuff(decoder, jpeg + frame.header_size, size - frame.header_size, &frame, &scan);
+    if (status == STATUS_OK && room < blob_bound(&frame, size))
+        status = STATUS_BUFFER;
     if (status != STATUS_OK)
         return status;
-    if (room < blob_bound(&frame, size))
-        return STATUS_BUFFER;
-    int per_row = checkpoints_per_row(&frame);
-    size_t index_size = (size_t)frame.mcu_rows * checkpoint_row_size(per_row, frame.components);
-    memset(out, 0, BLOB_HEADER);
-    status = decoder->kernel->index_scan(&frame, &scan, out + BLOB_HEADER);
-    if (status != STATUS_OK)
-        return status;
-    uint8_t *header = out + BLOB_HEADER + index_size;
     size_t header_size;
-    status = header_copy(jpeg, frame.header_size, header, &header_size);
+    status = header_copy(jpeg, frame.header_size, out + BLOB_HEADER, &header_size);
     if (status != STATUS_OK)
         return status;
-    memcpy(header + header_size, scan.bytes, scan.size + SCAN_PADDING); /* the padding is zero */
+    uint8_t *checkpoints = out + BLOB_HEADER + header_size, *end = checkpoints + index_size(&frame);
+    status = decoder->kernel->index_scan(&frame, &scan, checkpoints);
+    if (status != STATUS_OK)
+        return status;
+    memcpy(end, scan.bytes, scan.size + SCAN_PADDING); /* the padding is zero */
     memcpy(out, "dJPG", 4);
     store_u16(out + 4, 1);
     store_u16(out + 6, CHECKPOINT_MCUS);
-    store_u32(out + 8, (uint32_t)per_row);
-    store_u32(out + 12, (uint32_t)frame.components);
-    store_u32(out + 16, (uint32_t)frame.mcu_rows);
-    store_u32(out + 20, (uint32_t)header_size);
-    store_u32(out + 24, (uint32_t)scan.size);
-    *written = BLOB_HEADER + index_size + header_size + scan.size + SCAN_PADDING;
+    store_u32(out + 8, (uint32_t)header_size);
+    store_u32(out + 12, (uint32_t)scan.size);
+    *written = BLOB_HEADER + header_size + index_size(&frame) + scan.size + SCAN_PADDING;
     return STATUS_OK;
 }

@@ -5,8 +5,8 @@
 #include "jpeg.h"
 
 enum {
-    BLOB_HEADER = 32,
-    CHECKPOINT_MCUS = 4,  /* 8 bytes per 4 MCUs: about 1.5 % of the bytes of photographs */
+    BLOB_HEADER = 16,
+    CHECKPOINT_MCUS = 4,  /* 8 bytes per 4 MCUs: 1 to 2 % of the bytes of photographs */
     MAX_SCAN = 1 << 28    /* bytes; bit positions must fit 32 bits */
 };
 

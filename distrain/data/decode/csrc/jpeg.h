@@ -27,7 +27,7 @@ enum {
     LOOKUP_BITS = 11,   /* Huffman look-up: 16 KiB a table; those of luma and chroma fit a 48 KiB L1 cache */
     MAX_SIDE = 4096,    /* longest side of an output */
     MAX_TAPS = 1024,    /* widest filter: one output pixel averages at most 512 source pixels an axis */
-    SCAN_PADDING = 32,  /* readable bytes behind every scan: the bit reader loads 8 bytes at a time */
+    SCAN_PADDING = 16,  /* readable bytes behind every scan: the bit reader loads 8 bytes at a time */
     LANES = 16          /* planes are padded to multiples of this, so that vector loops need no tails */
 };
 
@@ -100,7 +100,6 @@ typedef struct {
     const uint8_t *bytes;
     size_t size;
     const uint8_t *checkpoints;   /* NULL: the scan can only be read from its start */
-    int checkpoints_per_row;
 } Scan;
 
 /* Where to start reading: bit position in the scan and DC predictors. */

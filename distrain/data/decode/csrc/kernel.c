@@ -178,16 +178,17 @@ static Status index_scan(const Frame *frame, const Scan *scan, uint8_t *checkpoi
     Stream stream = {.reader = reader_at(scan, 0)};
     Run run;
     for (int row = 0; row < frame->mcu_rows; row++) {
-        uint64_t before = reader_position(&stream.reader, scan);
-        store_u32(checkpoints, (uint32_t)before);
-        checkpoints += 4;
+        uint64_t before = 0;
         for (int column = 0; column < frame->mcu_columns; column += CHECKPOINT_MCUS) {
             uint64_t here = reader_position(&stream.reader, scan);
-            store_u16(checkpoints, (uint32_t)(here - before));
+            if (column == 0)
+                store_u32(checkpoints, (uint32_t)here);
+            else
+                store_u16(checkpoints, (uint32_t)(here - before));
+            checkpoints += column == 0 ? 4 : 2;
             before = here;
-            for (int i = 0; i < frame->components; i++)
-                store_u16(checkpoints + 2 + 2 * i, (uint16_t)stream.dc[i]);
-            checkpoints += 2 + 2 * frame->components;
+            for (int i = 0; i < frame->components; i++, checkpoints += 2)
+                store_u16(checkpoints, (uint16_t)stream.dc[i]);
             int mcus = smaller(CHECKPOINT_MCUS, frame->mcu_columns - column);
             if (!decode_run(&stream, scan, &plan, mcus, &run))
                 return STATUS_BAD_SCAN;
