@@ -23,7 +23,12 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
-    source: Annotated[str, typer.Argument(help="imagefolder:PATH or list:FILE; or the word info")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="imagefolder:PATH, list:FILE, webdataset:PATTERN or parquet:PATTERN; or the word info"
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="folder of the pack")],
     short_side: Annotated[
         int | None,

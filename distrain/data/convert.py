@@ -17,9 +17,11 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from distrain.data.format import RAW_HEAD
+from distrain.data.lossless import to_baseline
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BASELINE = 0xC0
+_NOT_BASELINE = "JPEG not baseline"
 _SIDE_LIMIT = 65_500  # of libjpeg
 
 
@@ -73,6 +75,10 @@ def convert(data: bytes, options: Options) -> Packed:
             reason = _reason_to_convert(image, data, options)
             if not reason:
                 return Packed(data, *image.size)
+            if reason == _NOT_BASELINE and not _needs_pixels(image, options):
+                baseline = to_baseline(data)
+                if baseline is not None:
+                    return Packed(baseline, *image.size, "JPEG to baseline without loss")
             pixels = _eight_bits(ImageOps.exif_transpose(image))
     except Image.UnidentifiedImageError:
         raise Unusable("not an image that Pillow knows") from None
@@ -97,11 +103,16 @@ def _reason_to_convert(image: Image.Image, data: bytes, options: Options) -> str
     if image.getexif().get(_ORIENTATION, 1) != 1:
         return "EXIF rotation"
     if _sof(data) != _BASELINE:
-        return "JPEG not baseline"
+        return _NOT_BASELINE
     if image.mode == "RGB" and image.info.get("adobe_transform") == 0:
         return "JPEG stored as RGB"
     if damage:
         return "JPEG with warnings"
+    return _needs_pixels(image, options)
+
+
+def _needs_pixels(image: Image.Image, options: Options) -> str:
+    """Return which option asks for other pixels or another encoding, or an empty text."""
     if options.encoding != "jpeg":
         return f"to {options.encoding}"
     if options.short_side and min(image.size) > options.short_side:

@@ -72,6 +72,14 @@ class Skipped(_Model):
     reason: str
 
 
+class Duplicate(_Model):
+    """A source file that is not in the pack because it looks like another one, which is."""
+
+    source: str
+    keeper: str
+    distance: int
+
+
 class Manifest(_Model):
     """What a pack holds.
 
@@ -83,6 +91,8 @@ class Manifest(_Model):
         options: what the pack was made with.
         converted: how many images were re-encoded, by reason.
         skipped: source files that were left out.
+        duplicates: source files that were left out since they look like others.
+        duplicates_at: how many files each distance (bits of the hash) would have left out.
     """
 
     format: str = "distrain-pack"
@@ -100,6 +110,8 @@ class Manifest(_Model):
     shards: tuple[ShardEntry, ...]
     converted: dict[str, int] = {}
     skipped: tuple[Skipped, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
+    duplicates_at: tuple[int, ...] = ()
 
     @property
     def bytes_in_memory(self) -> int:

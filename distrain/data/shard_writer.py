@@ -10,6 +10,7 @@ import errno
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from distrain.data.format import (
     build_head,
     shard_name,
 )
+from distrain.data.readers import Readers
 from distrain.data.sources import SourceImage
 from distrain.errors import DataError
 
@@ -127,12 +129,7 @@ def _fill(file: BinaryIO, job: ShardJob) -> ShardNote:
     skipped: list[Skipped] = []
     converted: Counter[str] = Counter()
     offset = crc = 0
-    for source in job.images:
-        try:
-            image = _load(source, job.options)
-        except Unusable as error:
-            skipped.append(Skipped(source=source.name, reason=str(error)))
-            continue
+    for source, image in _usable(job, skipped):
         if image.converted:
             converted[image.converted] += 1
         data = image.data
@@ -164,11 +161,11 @@ def _fill(file: BinaryIO, job: ShardJob) -> ShardNote:
     )
 
 
-def _load(source: SourceImage, options: Options) -> Packed:
-    try:
-        data = Path(source.path).read_bytes()
-    except FileNotFoundError:
-        raise Unusable("the file has vanished") from None
-    except OSError as error:
-        raise Unusable(f"it cannot be read: {error.strerror}") from None
-    return convert(data, options)
+def _usable(job: ShardJob, skipped: list[Skipped]) -> Iterator[tuple[SourceImage, Packed]]:
+    """Yield the images of a job that can be packed; note the others with their reasons."""
+    with Readers() as readers:
+        for source in job.images:
+            try:
+                yield source, convert(readers.read(source), job.options)
+            except Unusable as error:
+                skipped.append(Skipped(source=source.name, reason=str(error)))

@@ -1,4 +1,8 @@
-"""Where images come from: a listing of files with labels, in an order that never varies."""
+"""Where images come from: a listing of files with labels, in an order that never varies.
+
+A further kind of source is a function that lists it, named in `SOURCES`, and, if its images are not files
+of their own, a `Reader` (`distrain.data.readers`).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,16 @@ from distrain.errors import DataError, UsageError, nearest
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One file that may become an image of the pack.
+    """One file, or one entry of a file, that may become an image of the pack.
 
     Attributes:
         path: of the file, absolute.
-        name: of the file below the root of the source, for messages.
+        name: of the image below the root of the source, for messages.
         label: position of its class in the list of classes.
-        bytes: size of the file when it was listed.
+        bytes: size of the image when it was listed; from parquet about.
         mtime_ns: when the file was last changed, to notice that a source changed between two runs.
+        reader: how to read it: ``file``, ``tar`` or ``parquet``.
+        place: where in the file: the byte at which it begins (tar), its row (parquet).
     """
 
     path: str
@@ -27,6 +33,8 @@ class SourceImage:
     label: int
     bytes: int
     mtime_ns: int
+    reader: str = "file"
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,20 +51,26 @@ class Listing:
 
 
 def list_source(source: str) -> Listing:
-    """List ``imagefolder:PATH`` (a folder a class) or ``list:FILE`` (a line an image).
+    """List a source that is written ``KIND:PLACE``; the kinds are those of `SOURCES`.
 
     Raises:
-        UsageError: the source is not written ``KIND:PATH`` with a known kind.
+        UsageError: there is no such kind, or no place.
         DataError: it is missing or empty, or a class has no file at all.
     """
     kind, colon, place = source.partition(":")
-    if not colon or kind not in _KINDS or not place:
+    if not colon or kind not in SOURCES or not place:
         raise UsageError(
             "SOURCE",
-            f"{source!r} is no source{nearest(kind, _KINDS) if colon else ''}",
-            "write imagefolder:PATH or list:FILE",
+            f"{source!r} is no source{nearest(kind, SOURCES) if colon else ''}",
+            "write imagefolder:PATH, list:FILE, webdataset:PATTERN or parquet:PATTERN",
         )
-    return _KINDS[kind](Path(place))
+    return SOURCES[kind](place)
+
+
+def sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """Return class names in the order of their labels: as numbers if all of them are, else as text."""
+    numeric = all(name.isdecimal() for name in names)  # classes 0 ... 10 keep the order of numbers
+    return tuple(sorted(names, key=lambda name: (int(name) if numeric else 0, name)))
 
 
 def _stat(path: Path, name: str, label: int) -> SourceImage:
@@ -67,12 +81,13 @@ def _stat(path: Path, name: str, label: int) -> SourceImage:
     return SourceImage(str(path.absolute()), name, label, status.st_size, status.st_mtime_ns)
 
 
-def _imagefolder(root: Path) -> Listing:
-    """List the folders of ``root`` as classes, sorted by name; every file in them is a candidate.
+def _imagefolder(place: str) -> Listing:
+    """List the folders of a folder as classes, sorted by name; every file in them is a candidate.
 
     Names that begin with a dot are not looked at. Files of any other name are candidates, so that
     what is not an image appears among the skipped, with its reason.
     """
+    root = Path(place)
     if not root.is_dir():
         raise DataError(
             str(root), "this folder does not exist", "give the folder that holds one folder a class"
@@ -99,8 +114,9 @@ def _files_below(folder: Path) -> list[Path]:
     return found
 
 
-def _list_file(file: Path) -> Listing:
+def _list_file(place: str) -> Listing:
     """List lines of ``PATH<tab or blanks>CLASS``; relative paths start at the folder of the list."""
+    file = Path(place)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -115,12 +131,27 @@ def _list_file(file: Path) -> Listing:
         pairs.append((path.strip(), rest[0].strip()))
     if not pairs:
         raise DataError(str(file), "the list is empty", "write one line an image: PATH, a tab and the class")
-    names = {name for _, name in pairs}
-    numeric = all(name.isdecimal() for name in names)  # classes 0 ... 10 keep the order of numbers
-    classes = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
+    classes = sorted_classes({name for _, name in pairs})
     labels = {name: label for label, name in enumerate(classes)}
     base = file.parent
-    return Listing(tuple(classes), tuple(_stat(base / path, path, labels[name]) for path, name in pairs))
+    return Listing(classes, tuple(_stat(base / path, path, labels[name]) for path, name in pairs))
 
 
-_KINDS: dict[str, Callable[[Path], Listing]] = {"imagefolder": _imagefolder, "list": _list_file}
+def _webdataset(place: str) -> Listing:
+    from distrain.data.source_tar import list_tars
+
+    return list_tars(place)
+
+
+def _parquet(place: str) -> Listing:
+    from distrain.data.source_parquet import list_parquet
+
+    return list_parquet(place)
+
+
+SOURCES: dict[str, Callable[[str], Listing]] = {
+    "imagefolder": _imagefolder,
+    "list": _list_file,
+    "webdataset": _webdataset,
+    "parquet": _parquet,
+}

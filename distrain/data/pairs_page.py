@@ -1,0 +1,65 @@
+"""A page to look at: near-duplicates side by side with the images that are kept."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from distrain.data.dedup import Found, Rule
+from distrain.data.readers import Readers
+from distrain.data.sources import Listing, SourceImage
+
+_SHOWN = 500  # pairs; those that differ most come first, since they are the doubtful ones
+_SIDE = 160  # pixels
+
+_STYLE = """
+body { font: 14px sans-serif; margin: 2em; max-width: 60em } td, th { padding: .3em .8em; text-align: left }
+figure { display: inline-block; margin: .3em } figcaption { max-width: 160px; overflow-wrap: anywhere }
+section { border-top: 1px solid #ccc; padding: .5em 0 }
+"""
+
+
+def write_page(path: Path, source: str, listing: Listing, rule: Rule, found: Found) -> None:
+    """Write one HTML file without references to others: the curve, then pairs with small pictures.
+
+    Args:
+        path: of the page.
+        source, listing: what was compared.
+        rule: how.
+        found: the result.
+    """
+    shown = sorted(found.duplicates, key=lambda pair: -pair[2])[:_SHOWN]
+    rows = "".join(
+        f"<tr><td>{bits}<td>{count}<td>{count / max(1, found.compared):.2%}"
+        for bits, count in enumerate(found.curve)
+    )
+    with Readers() as readers:
+        sections = "".join(
+            f"<section><b>{bits} bits</b><br>"
+            + _figure(readers, listing.images[keeper], "kept")
+            + _figure(readers, listing.images[image], "left out")
+            + "</section>"
+            for image, keeper, bits in shown
+        )
+    title = f"Near-duplicates of {html.escape(source)} by {rule.method}, at most {rule.distance} bits"
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+        f"<p>{len(found.duplicates)} of {found.compared} images would be left out; {len(shown)} pairs are "
+        "shown, those that differ most first.</p>"
+        f"<table><tr><th>bits<th>left out<th>of all{rows}</table>{sections}\n",
+        encoding="utf-8",
+    )
+
+
+def _figure(readers: Readers, image: SourceImage, role: str) -> str:
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(readers.read(image)))).convert("RGB")
+    picture.thumbnail((_SIDE, _SIDE))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    data = base64.b64encode(out.getvalue()).decode()
+    name = html.escape(image.name)
+    return f"<figure><img src=data:image/jpeg;base64,{data}><figcaption>{role}: {name}</figcaption></figure>"

@@ -1,0 +1,39 @@
+"""Progressive JPEG becomes baseline with the same pixels, bit for bit."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from data_trees import jpeg, picture
+from PIL import Image
+
+from distrain.data import lossless
+from distrain.data.convert import Options, convert
+
+pytest.importorskip("jpeglib", reason="the optional dependency 'lossless' is not installed")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_progressive_becomes_baseline_with_the_same_pixels(mode: str, subsampling: int) -> None:
+    data = jpeg(picture(3, 61, 47).convert(mode), progressive=True, subsampling=subsampling)
+    packed = convert(data, Options())
+    assert packed.converted == "JPEG to baseline without loss" and (packed.width, packed.height) == (61, 47)
+    assert "progressive" not in Image.open(io.BytesIO(packed.data)).info
+    assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
+    assert convert(packed.data, Options()).converted == ""
+
+
+def test_pixels_are_made_anew_where_the_options_ask_for_other_ones() -> None:
+    data = jpeg(picture(3, 61, 47), progressive=True)
+    small = convert(data, Options(short_side=20))
+    assert small.converted == "JPEG not baseline" and (small.width, small.height) == (26, 20)
+    assert convert(data, Options(encoding="raw")).converted == "JPEG not baseline"
+
+
+def test_what_the_library_cannot_read_is_left_to_others() -> None:
+    assert lossless.to_baseline(b"no image") is None
+    assert lossless.to_baseline(jpeg(picture(1), progressive=True)[:300]) is None
