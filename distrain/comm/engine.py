@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distrain.comm.operation import Completion, Operation, Priority
-from distrain.comm.watch import Exposure, Pace, StallWatch
+from distrain.comm.watch import Exposure, Pace, Watch
 from distrain.errors import CommError, DistrainError
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ class _Call(Operation):
     def progress(self) -> bool:
         return True
 
+    def waiting_for(self) -> str:
+        return "all ranks of a group to make it too"
+
 
 class Engine:
     """Queue, order, progress and supervision of all communication of this process.
@@ -54,13 +57,18 @@ class Engine:
         stall_seconds: an operation in flight for longer is reported once.
         abort_seconds: an operation in flight for longer ends the job.
         name: who this is, for reports: ``"rank 3 on node7"``.
+        inquire: asks the other ranks about a late operation; returns lines for the report.
     """
 
     def __init__(
-        self, abort: Callable[[int], Any], stall_seconds: float, abort_seconds: float, name: str = "this rank"
+        self,
+        abort: Callable[[int], Any],
+        stall_seconds: float,
+        abort_seconds: float,
+        name: str = "this rank",
+        inquire: Callable[[Completion], str] | None = None,
     ) -> None:
         self._abort = abort
-        self._watch = StallWatch(name, stall_seconds, abort_seconds)
         self._name = name
         self._changed = threading.Condition()
         self._waiting: dict[Priority, dict[Hashable, deque[Completion]]] = {p: {} for p in Priority}
@@ -72,6 +80,14 @@ class Engine:
         self._has_waited = False  # the last round slept already
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self._exposed = Exposure()
+        self._watch = Watch(
+            name,
+            stall_seconds,
+            abort_seconds,
+            lambda: [completion for _, completion in tuple(self._flight)],
+            inquire,
+            lambda: abort(1),
+        )
         self._thread = threading.Thread(target=self._run, name="distrain-engine", daemon=True)
         self._thread.start()
 
@@ -114,6 +130,15 @@ class Engine:
         self._exposed.submitted()
         completion.call_when_done(lambda _: self._exposed.completed())
 
+    def blocked(self, seconds: float) -> None:
+        """Count time for which a caller waited without the engine as exposed communication."""
+        self._exposed.blocked(seconds)
+
+    def is_busy(self, queue: Hashable) -> bool:
+        """Return whether an operation of this queue waits or is in flight."""
+        with self._changed:
+            return queue in self._in_flight_of or any(queue in self._waiting[p] for p in Priority)
+
     def take_exposed_seconds(self) -> float:
         """Return the time in which compute waited for communication since the last call."""
         return self._exposed.take()
@@ -141,6 +166,7 @@ class Engine:
                 + "; ".join(self._watch.describe(completion) for _, completion in self._flight),
                 "make sure that all ranks take part in every collective before they end",
             )
+        self._watch.stop()
 
     # What follows runs in the engine thread.
 
@@ -150,16 +176,13 @@ class Engine:
             with np.errstate(all="ignore"):
                 self._loop()
         except BaseException as error:
-            self._fail(error)
+            self._fail(self._explained(error))
 
     def _loop(self) -> None:
         pace = Pace()
         while self._await_work():
             moved = self._start_what_may() | self._progress_all()
             self._current = None
-            late = self._watch.check([completion for _, completion in self._flight])
-            if late is not None:
-                self._give_up(late)
             pace.after(moved or self._has_waited)
 
     def _await_work(self) -> bool:
@@ -181,6 +204,8 @@ class Engine:
             self._current = completion
             if completion.operation.before is not None:
                 completion.operation.before()
+            if completion.operation.guard is not None:
+                completion.operation.guard.begin()
             completion.operation.start()
             started = True
         return started
@@ -220,7 +245,12 @@ class Engine:
             operation = completion.operation
             operation.is_alone = alone
             before = operation.moved
-            if operation.progress():
+            if not completion.carried_out:
+                completion.carried_out = operation.progress()
+            may_end = completion.carried_out
+            if operation.guard is not None:
+                may_end = operation.guard.may_end(completion.carried_out)
+            if may_end:
                 if operation.after is not None:
                     operation.after()
                 self._flight.remove(entry)
@@ -236,10 +266,16 @@ class Engine:
             del self._in_flight_of[key]
         completion.finish()
 
-    def _give_up(self, completion: Completion) -> None:
-        """End the job: an operation is older than anyone should wait."""
-        log.critical("%s; ending the job", self._watch.describe(completion))
-        self._abort(1)
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return the disagreement of ranks that caused an error, or the error itself."""
+        guard = None if self._current is None else self._current.operation.guard
+        try:
+            if guard is not None:
+                guard.explain(error)
+        except CommError as cause:
+            cause.__cause__ = error
+            return cause
+        return error
 
     def _fail(self, error: BaseException) -> None:
         """Hand the error to everyone who waits; end the job if nobody reacts."""

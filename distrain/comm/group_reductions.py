@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
+from distrain.comm.call import Call
 from distrain.comm.device import HostSide
 from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.work import DistrainWork
@@ -21,17 +23,27 @@ from distrain.world import split
 class Reductions(GroupBase):
     """allreduce, reduce, reduce_scatter; and all_gather, which is the half of a Schedule that copies."""
 
-    def allreduce(self, tensors: Any, opts: Any = None) -> DistrainWork:
+    def allreduce(self, tensors: Any, opts: Any = None) -> dist.Work:
         """Combine each tensor over all ranks, in place."""
-        reduction = reduction_of(opts)
-        return self._join([self._allreduce(tensor, reduction) for tensor in as_list(tensors)])
+        reduction, found = reduction_of(opts), as_list(tensors)
+        wire = self._wire
+        if len(found) == 1 and wire.direct is not None and self._coalescing is None:
+            tensor = found[0]
+            call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+            work = wire.direct.allreduce(tensor, reduction, lambda operation: wire.sign(operation, call))
+            return work or self._allreduce(tensor, reduction, call)
+        return self._join([self._allreduce(tensor, reduction) for tensor in found])
 
     allreduce_coalesced = allreduce
 
-    def _allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+    def _allreduce(
+        self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None
+    ) -> DistrainWork:
         host = HostSide()
-        buffer = FlatBuffer(host.update(tensor))
-        return self._submit(host, self._wire.reduction(buffer, reduction), [tensor])
+        operation = self._wire.reduction(FlatBuffer(host.update(tensor)), reduction)
+        number = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+        self._wire.sign(operation, number)
+        return self._submit(host, operation, [tensor])
 
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
         """Combine over all ranks; only the root's tensor changes."""
@@ -39,7 +51,11 @@ class Reductions(GroupBase):
         source = host.read(tensor)
         scratch = torch.empty_like(source)
         result = host.write(tensor) if self.rank() == opts.rootRank else None
-        operation = self._wire.reduction(FlatBuffer(scratch), reduction_of(opts), kind="reduce")
+        reduction = reduction_of(opts)
+        operation = self._wire.reduction(FlatBuffer(scratch), reduction, kind="reduce")
+        self._wire.sign(
+            operation, self._wire.number("reduce", source.numel(), source.dtype, reduction, opts.rootRank)
+        )
 
         def after() -> None:
             if result is not None:
@@ -88,8 +104,10 @@ class Reductions(GroupBase):
         if sizes is not None:
             first = sum(sizes[: self.rank()])
         mine = scratch[first : first + output.numel()]
-        operation = self._wire.reduction(
-            FlatBuffer(scratch), reduction_of(opts), collective, kind="reduce_scatter"
+        reduction = reduction_of(opts)
+        operation = self._wire.reduction(FlatBuffer(scratch), reduction, collective, kind="reduce_scatter")
+        self._wire.sign(
+            operation, self._wire.number("reduce_scatter", scratch.numel(), scratch.dtype, reduction)
         )
         after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
         return self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
@@ -152,4 +170,5 @@ class Reductions(GroupBase):
         operation = self._wire.reduction(
             FlatBuffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather"
         )
+        self._wire.sign(operation, self._wire.number("all_gather", own.numel(), own.dtype))
         return self._submit(host, operation, results, lambda: place.copy_(mine), after)

@@ -6,15 +6,23 @@ uses a Wire.
 
 from __future__ import annotations
 
+import time
+
+import torch
 from mpi4py import MPI
 
+from distrain.comm.board import board
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.call import Call
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
+from distrain.comm.members import Members
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
+from distrain.comm.roll import Roll
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.channel import Channel
+from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
 from distrain.errors import LaunchError
 from distrain.schedule.ir import Collective
@@ -59,6 +67,7 @@ class Wire:
         settings: algorithm, colors and segment size.
         nodes: `nodes[r]` is the number of the node on which rank r of the group runs.
         channel: exchange in memory, where all ranks of the group share a node that allows it.
+        members: who they are; with it, ranks compare what they call (see `sign`).
     """
 
     def __init__(
@@ -68,17 +77,25 @@ class Wire:
         settings: CommSettings,
         nodes: tuple[int, ...],
         channel: Channel | None = None,
+        members: Members | None = None,
     ) -> None:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
         self.channel = channel
+        self.direct = None if channel is None else Direct(channel, engine)
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         limit = comm.Get_attr(MPI.TAG_UB)
         if limit is None or limit < SMALLEST_TAG_LIMIT:
             raise LaunchError("MPI", f"largest tag={limit} is below the standard's 32767", "use another MPI")
         # The lower half belongs to collectives, the upper half to the user's send and recv.
         self.first_user_tag = min(int(limit) // 2, 1 << 20)
-        self.user_tags = int(limit) - self.first_user_tag
         self.tags = Tags(self.first_user_tag)
+        self.members = members
+        self._calls = 0
+        self._roll: Roll | None = None
+        if members is not None and settings.check and self.size > 1:
+            self.first_user_tag += 1  # the tag between the halves is that of the notes
+            self._roll = Roll(comm, self.first_user_tag - 1, members)
+        self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
         self._plans: dict[tuple[Collective, int, int], Plan] = {}
 
@@ -95,10 +112,36 @@ class Wire:
         """
         buffer.check(reduction)
         if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
-            return SharedOperation(self.channel, buffer, reduction, collective, kind)
+            if self.direct is not None:
+                self.direct.flush()
+            return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
         first_tag = self.tags.take(lanes)
         return ScheduleOperation(plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
+
+    def number(
+        self,
+        kind: str,
+        count: int = -1,
+        dtype: torch.dtype | None = None,
+        reduction: Reduction | None = None,
+        root: int = -1,
+    ) -> Call:
+        """Note what the program calls, for comparison with other ranks and for reports; see `Call`.
+
+        To be called once for each collective, in the same order on all ranks.
+        """
+        self._calls += 1
+        call = Call(self._calls, kind, count, dtype, reduction, root)
+        if self.members is not None:
+            board.calls[self.members.key] = (call, time.monotonic())
+        return call
+
+    def sign(self, operation: Operation, call: Call) -> None:
+        """Let an operation carry the name of the call, and have it compared."""
+        operation.call, operation.members = call, self.members
+        if self._roll is not None:
+            operation.guard = self._roll.enter(call, late=isinstance(operation, SharedOperation))
 
     def _plan(self, collective: Collective, count: int, itemsize: int) -> tuple[Plan, int]:
         """Return this rank's plan, and the tags to take for it.
@@ -120,7 +163,14 @@ class Wire:
 
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete."""
+        if self.direct is not None:
+            self.direct.flush()
         if self.comm != MPI.COMM_NULL:
+            if self._roll is not None:
+                self.engine.call(self._roll.close)
             self.engine.call(self.comm.Free)
+            if self.members is not None:
+                board.calls.pop(self.members.key, None)
+                board.heard.pop(self.members.key, None)
         if self.channel is not None:
             self.channel.close()

@@ -10,7 +10,7 @@ import torch
 from mpi4py import MPI
 
 from distrain import node_memory
-from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.buffers import Reduction
 from distrain.comm.shared import native
 from distrain.errors import CommError
 from distrain.schedule.ir import Collective
@@ -43,6 +43,9 @@ class Channel:
         rank: this rank.
         ranks: how many share it.
         slice_bytes: the same on all ranks.
+
+    Attributes:
+        whole_bytes: for payloads up to here nobody waits for this rank once it has begun.
     """
 
     def __init__(self, region: memoryview, rank: int, ranks: int, slice_bytes: int) -> None:
@@ -52,33 +55,38 @@ class Channel:
         self._handle = self._library.open(ctypes.addressof(self._view), rank, ranks, slice_bytes)
         if not self._handle:
             raise MemoryError("no memory for an exchange in memory")
-        self._buffer: FlatBuffer | None = None
+        self.whole_bytes: int = self._library.whole_bytes(ranks)
+        self._codes: dict[tuple[torch.dtype, Reduction], tuple[int, int, int] | None] = {}
+        self._payload: torch.Tensor | None = None
 
     def supports(self, dtype: torch.dtype, reduction: Reduction) -> bool:
         """Return whether this type can be combined so; the same on all ranks."""
-        if dtype not in native.TYPES:
-            return False
-        code, numbers = native.TYPES[dtype]
-        simple = numbers == 1 or reduction in (Reduction.SUM, Reduction.AVG)
-        ops = native.BOOL_OPS if dtype is torch.bool else native.OPS
-        return simple and bool(self._library.supports(code, ops[reduction]))
+        return self._codes_of(dtype, reduction) is not None
 
-    def begin(self, buffer: FlatBuffer, reduction: Reduction, collective: Collective) -> None:
-        """Start a collective on a payload, in place. The one before must be complete."""
-        self._buffer = buffer  # its memory is in use until COMPLETE
-        code, numbers = native.TYPES[buffer.dtype]
-        is_bool = buffer.dtype is torch.bool
-        op = (native.BOOL_OPS if is_bool else native.OPS)[reduction]
-        divisor = self.ranks if reduction is Reduction.AVG and not is_bool else 1
-        self._library.begin(
-            self._handle,
-            buffer.tensor.data_ptr(),
-            buffer.count,
-            code,
-            numbers,
-            op,
-            divisor,
-            _PHASES[collective],
+    def _codes_of(self, dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
+        key = (dtype, reduction)
+        if key not in self._codes:
+            self._codes[key] = native.codes(dtype, reduction)
+        return self._codes[key]
+
+    def begin(self, payload: torch.Tensor, reduction: Reduction, collective: Collective) -> int:
+        """Start a collective on a contiguous CPU tensor, in place; return as `advance` does.
+
+        The one before must be complete, and `supports` must have said yes.
+        """
+        codes = self._codes_of(payload.dtype, reduction)
+        assert codes is not None, f"{payload.dtype} and {reduction} were not asked for"
+        self._payload = payload  # its memory is in use until COMPLETE
+        divides = reduction is Reduction.AVG and payload.dtype is not torch.bool
+        return self._understand(
+            self._library.begin(
+                self._handle,
+                payload.data_ptr(),
+                payload.numel(),
+                *codes,
+                self.ranks if divides else 1,
+                _PHASES[collective],
+            )
         )
 
     def advance(self, work_seconds: float, wait_seconds: float, spins: int, yields: int) -> int:
@@ -90,11 +98,14 @@ class Channel:
         Raises:
             CommError: the ranks did not call the same collective.
         """
-        code: int = self._library.advance(
-            self._handle, int(work_seconds * 1e9), int(wait_seconds * 1e9), spins, yields
+        wait = int(wait_seconds * 1e9)
+        return self._understand(
+            self._library.advance(self._handle, int(work_seconds * 1e9), wait, spins, yields)
         )
+
+    def _understand(self, code: int) -> int:
         if code == COMPLETE:
-            self._buffer = None
+            self._payload = None
         elif code == MISMATCH:
             raise self._mismatch()
         return code

@@ -21,7 +21,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "supports": (_INT, [_INT, _INT]),
     "open": (_POINTER, [_POINTER, _INT, _INT, _SIZE]),
     "close": (None, [_POINTER]),
-    "begin": (None, [_POINTER, _POINTER, ctypes.c_uint64] + [_INT] * 5),
+    "whole_bytes": (_SIZE, [_INT]),
+    "begin": (_INT, [_POINTER, _POINTER, ctypes.c_uint64] + [_INT] * 5),
     "advance": (_INT, [_POINTER, _LONG, _LONG, _INT, _INT]),
     "progress": (None, [_POINTER, _POINTER]),
     "mismatch": (None, [_POINTER, _POINTER]),
@@ -91,7 +92,7 @@ class Library:
         self.bytes, self.open, self.close = functions["bytes"], functions["open"], functions["close"]
         self.begin, self.advance = functions["begin"], functions["advance"]
         self.progress, self.mismatch = functions["progress"], functions["mismatch"]
-        self.supports = functions["supports"]
+        self.supports, self.whole_bytes = functions["supports"], functions["whole_bytes"]
 
 
 @functools.cache
@@ -102,6 +103,19 @@ def library() -> Library:
         RuntimeError: it is not built or not usable; the text says why.
     """
     return Library(build_native.LIBRARY)
+
+
+def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
+    """Return how the C side calls a type and an operation: (type, numbers an element, operation).
+
+    None: it cannot combine this type so.
+    """
+    if dtype not in TYPES:
+        return None
+    code, numbers = TYPES[dtype]
+    op = (BOOL_OPS if dtype is torch.bool else OPS)[reduction]
+    simple = numbers == 1 or reduction in (Reduction.SUM, Reduction.AVG)  # of complex numbers
+    return (code, numbers, op) if simple and library().supports(code, op) else None
 
 
 def build_info() -> tuple[bool, str]:

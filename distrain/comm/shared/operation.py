@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distrain.comm.buffers import FlatBuffer, Reduction
+import torch
+
+from distrain.comm.buffers import Reduction
 from distrain.comm.operation import Operation
 from distrain.comm.shared.channel import COMPLETE, MOVED, Channel
 from distrain.schedule.ir import Collective
@@ -19,10 +21,11 @@ class SharedOperation(Operation):
 
     Args:
         channel: between the ranks of the group.
-        buffer: the payload; combined in place.
+        payload: a contiguous CPU tensor; combined in place.
         reduction: how it is combined.
         collective: what is computed.
         kind: what it is, for people.
+        begun: the channel runs it already.
     """
 
     algorithm = "memory of the node"
@@ -30,20 +33,25 @@ class SharedOperation(Operation):
     waits = True
 
     def __init__(
-        self, channel: Channel, buffer: FlatBuffer, reduction: Reduction, collective: Collective, kind: str
+        self,
+        channel: Channel,
+        payload: torch.Tensor,
+        reduction: Reduction,
+        collective: Collective = Collective.ALLREDUCE,
+        kind: str = "allreduce",
+        begun: bool = False,
     ) -> None:
         self.kind = kind
-        self.size_bytes = buffer.count * buffer.itemsize
+        self.size_bytes = payload.numel() * payload.element_size()
         self.queue = channel
-        self.begun = False
-        self._channel, self._buffer = channel, buffer
+        self._begun = begun
+        self._channel, self._payload = channel, payload
         self._reduction, self._collective = reduction, collective
 
     def start(self) -> None:
         """Let the others see the first segments."""
-        if not self.begun:
-            self.begun = True
-            self._channel.begin(self._buffer, self._reduction, self._collective)
+        if not self._begun:
+            self._channel.begin(self._payload, self._reduction, self._collective)
 
     def progress(self) -> bool:
         """Go on as far as the others allow."""

@@ -35,7 +35,8 @@
 #define API __attribute__((visibility("default")))
 #define ABI 1
 #define DEPTH 4 /* slots of an area: so many segments may be on their way at once */
-#define WHOLE_BYTES 32768 /* payloads up to here are given whole */
+/* Payloads up to here are given whole. Few ranks can read more from each other than many. */
+#define WHOLE_BYTES(ranks) ((ranks) > 8 ? 32768 : 262144 / (ranks))
 #define SIGNATURES 4
 #define LINE 128   /* processors fetch lines in pairs */
 
@@ -87,6 +88,9 @@ API size_t distrain_shared_bytes(int size, size_t slice_bytes)
 {
     return board_bytes(size) + (size_t)size * size * DEPTH * slice_bytes;
 }
+
+/* Payloads of up to so many bytes need one exchange, in which nobody waits for this rank once it has begun. */
+API size_t distrain_shared_whole_bytes(int size) { return WHOLE_BYTES(size); }
 
 API int distrain_shared_supports(int type, int op) { return find_reducer(type, op) != NULL; }
 
@@ -351,15 +355,15 @@ API int distrain_shared_advance(channel *c, int64_t work_ns, int64_t wait_ns, in
     return COMPLETE;
 }
 
-/* Start a collective on a payload, in place; the one before must be complete.
+/* Start a collective on a payload, in place; the one before must be complete. Return as advance does.
  *   per_item  numbers an element: 1, or 2 (complex)
  *   phases    REDUCE: rank r gets the result of part r. GATHER: all ranks get part r of rank r.
  *             Both: an allreduce. */
-API void distrain_shared_begin(channel *c, void *payload, uint64_t count, int type, int per_item, int op,
-                               int divisor, int phases)
+API int distrain_shared_begin(channel *c, void *payload, uint64_t count, int type, int per_item, int op,
+                              int divisor, int phases)
 {
     c->item_bytes = type_size(type) * per_item;
-    if ((phases & FUNCTION) == FUNCTION && count * c->item_bytes <= min_size(WHOLE_BYTES, c->slot_bytes))
+    if ((phases & FUNCTION) == FUNCTION && count * c->item_bytes <= distrain_shared_whole_bytes(c->size))
         phases |= WHOLE;
     size_t longest = (count + c->size - 1) / c->size, room = c->slice_bytes / c->item_bytes;
     uint64_t segments = phases & WHOLE ? 1 : (longest + room - 1) / room;
@@ -371,6 +375,7 @@ API void distrain_shared_begin(channel *c, void *payload, uint64_t count, int ty
     c->reduce = find_reducer(type, op);
     c->checked = false;
     c->board[c->rank].signatures[c->now.collective % SIGNATURES] = c->now;
+    return distrain_shared_advance(c, 0, 0, 0, 0);
 }
 
 /* Say where the running collective stands: {segments, given, summed, done} here, the same for each rank. */
