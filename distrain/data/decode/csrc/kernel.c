@@ -133,6 +133,21 @@ static Status decode_two_strips(const Frame *frame, const Scan *scan, const McuP
     return STATUS_OK;
 }
 
+/* Start loading the part of a row's bits that will be decoded next: from row to row the scan is read in
+ * jumps, which the processor does not foresee. */
+static void fetch_row(const Frame *frame, const Scan *scan, McuRange region, int row)
+{
+    if (row >= region.bottom)
+        return;
+    Checkpoint begin, end;
+    checkpoint_read(scan, frame, row, region.left, &begin);
+    checkpoint_read(scan, frame, row, region.right - 1, &end);
+    size_t last = (size_t)(end.bit >> 3) + 128;
+    last = last < scan->size ? last : scan->size;
+    for (size_t byte = begin.bit >> 3; byte < last; byte += 64)
+        __builtin_prefetch(scan->bytes + byte);
+}
+
 /* Rows in pairs; a last row without a partner is cut in the middle. */
 static Status decode_indexed(const Frame *frame, const Scan *scan, const McuPlan *plan, McuRange region,
                              const Plane *planes)
@@ -142,6 +157,8 @@ static Status decode_indexed(const Frame *frame, const Scan *scan, const McuPlan
     Status status = STATUS_OK;
     for (; row + 1 < region.bottom && status == STATUS_OK; row += 2) {
         Strip strips[2] = {{row, first, region.right}, {row + 1, first, region.right}};
+        fetch_row(frame, scan, region, row + 2);
+        fetch_row(frame, scan, region, row + 3);
         status = decode_two_strips(frame, scan, plan, region, strips, planes);
     }
     if (row < region.bottom && status == STATUS_OK) {
