@@ -26,6 +26,7 @@ class _State:
     name = ""
     installed = False
     exit_code = 0  # of a sys.exit() that may be on its way; see `_exit`
+    agreed_code = 0  # with which all ranks end together; see `all_end_with`
     hook = sys.excepthook
     exit = sys.exit
 
@@ -49,7 +50,15 @@ def uninstall() -> None:
     if _State.installed:
         _State.installed = False
         sys.excepthook, sys.exit = _State.hook, _State.exit
-        _State.exit_code = 0
+        _State.exit_code = _State.agreed_code = 0
+
+
+def all_end_with(code: int) -> None:
+    """Let ``sys.exit(code)`` be a clean end: every rank is about to end so, nobody needs to be stopped.
+
+    Only for ranks that have agreed on it and have nothing left to communicate.
+    """
+    _State.agreed_code = code
 
 
 def end_job(code: int) -> NoReturn:
@@ -73,7 +82,7 @@ def forget_exit() -> None:
 
 def at_exit() -> None:
     """Called when Python ends: a rank that ends with ``sys.exit(n)`` takes the job with it."""
-    if _State.installed and _State.exit_code:
+    if _State.installed and _State.exit_code not in (0, _State.agreed_code):
         log.error("%s: ended with exit code %d; ending the job", _State.name, _State.exit_code)
         end_job(_State.exit_code)
 
@@ -99,7 +108,7 @@ def job_guard() -> Iterator[None]:
         yield
     except SystemExit as error:
         code = exit_code_of(error.code)
-        if code and _State.installed:
+        if _State.installed and code not in (0, _State.agreed_code):
             end_job(code)
         raise
 

@@ -3,8 +3,9 @@
     DISTRAIN_FAULT="rank=1,step=3,kind=raise"
 
 Kinds: ``raise`` an exception; ``exit`` with code 3; ``kill`` the process (SIGKILL); ``stall`` the
-calling thread for ever; ``stop`` the whole process (SIGSTOP). Without the variable a fault point
-is one comparison with None.
+calling thread for ever, asleep; ``loop`` for ever, busy; ``stop`` the whole process (SIGSTOP).
+Several faults are separated by ``;``. Without the variable a fault point
+costs nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distrain.comm.board import board
 from distrain.errors import UsageError, nearest
 
 VARIABLE = "DISTRAIN_FAULT"
-KINDS = ("raise", "exit", "kill", "stall", "stop")
+KINDS = ("raise", "exit", "kill", "stall", "loop", "stop")
 EXIT_CODE = 3
 
 
@@ -36,15 +38,17 @@ class Fault:
     kind: str
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Fault | None:
-        """Return the fault that the environment asks for, or None.
+    def from_environment(cls, environment: Mapping[str, str]) -> tuple[Fault, ...]:
+        """Return the faults that the environment asks for.
 
         Raises:
             UsageError: the variable is not of the form above.
         """
         text = environment.get(VARIABLE, "")
-        if not text:
-            return None
+        return tuple(cls._read(item) for item in text.split(";")) if text else ()
+
+    @classmethod
+    def _read(cls, text: str) -> Fault:
         fields = dict(item.partition("=")[::2] for item in text.replace(" ", "").split(","))
         number = {name: fields.get(name, "") for name in ("rank", "step")}
         kind = fields.get("kind", "")
@@ -73,13 +77,17 @@ class Fault:
         if self.kind == "stall":
             while True:
                 time.sleep(3600)
+        while self.kind == "loop":
+            pass
         os.kill(os.getpid(), signal.SIGKILL if self.kind == "kill" else signal.SIGSTOP)
 
 
-_fault = Fault.from_environment(os.environ)
+_faults = Fault.from_environment(os.environ)
 
 
 def fault_point(rank: int, step: int) -> None:
-    """Break here if the environment asks for it at this rank and step; otherwise do nothing."""
-    if _fault is not None and (_fault.rank, _fault.step) == (rank, step):
-        _fault.strike()
+    """Note that this rank has come to this step, and break here if the environment asks for it."""
+    board.step = step
+    for fault in _faults:
+        if (fault.rank, fault.step) == (rank, step):
+            fault.strike()

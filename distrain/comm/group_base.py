@@ -206,12 +206,21 @@ class GroupBase(dist.ProcessGroup):
         leaving: dict[int, torch.Tensor],
         arriving: dict[int, torch.Tensor],
         results: Sequence[torch.Tensor],
+        count: int = -1,
+        root: int = -1,
     ) -> DistrainWork:
-        """Exchange tensors, one with each rank named; what stays here is copied."""
+        """Exchange tensors, one with each rank named; what stays here is copied.
+
+        `count` and `root` are what all ranks must agree on; -1: nothing.
+        """
         me = self.rank()
         sends = [Message(rank, byte_view(t)) for rank, t in leaving.items() if rank != me]
         receives = [Message(rank, byte_view(t)) for rank, t in arriving.items() if rank != me]
         operation = MessageOperation(kind, self._wire.comm, self._wire.tags.take(1), sends, receives)
+        some = next(iter((*leaving.values(), *arriving.values())), None)
+        self._wire.sign(
+            operation, self._wire.number(kind, count, None if some is None else some.dtype, root=root)
+        )
 
         def before() -> None:
             if me in arriving:

@@ -38,29 +38,31 @@ class Moves(Reductions):
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
         host = HostSide()
         data = host.read(tensor) if self.rank() == root else host.write(tensor)
-        return self._submit(host, broadcast_operation(self._wire.comm, byte_view(data), root), [tensor])
+        operation = broadcast_operation(self._wire.comm, byte_view(data), root)
+        self._wire.sign(operation, self._wire.number("broadcast", tensor.numel(), tensor.dtype, root=root))
+        return self._submit(host, operation, [tensor])
 
     def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th output of the root."""
         source, root, host = only(inputs), opts.rootRank, HostSide()
         own = host.read(source)
         if self.rank() != root:
-            return self._messages(host, "gather", {root: own}, {}, [])
+            return self._messages(host, "gather", {root: own}, {}, [], own.numel(), root)
         targets = only_list(outputs)
         self._check_parts("gather", targets)
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
-        return self._messages(host, "gather", {root: own}, arriving, targets)
+        return self._messages(host, "gather", {root: own}, arriving, targets, own.numel(), root)
 
     def scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the root's r-th input to the output of rank r."""
         target, root, host = only(outputs), opts.rootRank, HostSide()
         arriving = {root: host.write(target)}
         if self.rank() != root:
-            return self._messages(host, "scatter", {}, arriving, [target])
+            return self._messages(host, "scatter", {}, arriving, [target], target.numel(), root)
         sources = only_list(inputs)
         self._check_parts("scatter", sources)
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
-        return self._messages(host, "scatter", leaving, arriving, [target])
+        return self._messages(host, "scatter", leaving, arriving, [target], target.numel(), root)
 
     def alltoall(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
         """Copy input d of rank s to output s of rank d. The sizes may differ."""
@@ -168,7 +170,9 @@ class Moves(Reductions):
 
     def barrier(self, opts: Any = None) -> DistrainWork:
         """Complete once every rank has called it."""
-        return self._submit(HostSide(), barrier_operation(self._wire.comm), [])
+        operation = barrier_operation(self._wire.comm)
+        self._wire.sign(operation, self._wire.number("barrier"))
+        return self._submit(HostSide(), operation, [])
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Block until every rank has called it; name the ranks that do not come in time.

@@ -6,7 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distrain.comm.call import Call
+    from distrain.comm.members import Members
+    from distrain.comm.roll import Guard
 
 
 class Priority(IntEnum):
@@ -36,6 +41,9 @@ class Operation:
         is_ready: False while the payload is still being computed; those behind it wait too.
         before: called in the engine thread just before `start`, e.g. to fill a send buffer.
         after: called in the engine thread when complete, e.g. to copy a result out.
+        call: what the program called, for a collective of a group.
+        members: the ranks of that group.
+        guard: compares the call with those of other ranks.
     """
 
     kind = "operation"
@@ -49,6 +57,9 @@ class Operation:
     is_alone = False
     before: Callable[[], Any] | None = None
     after: Callable[[], Any] | None = None
+    call: Call | None = None
+    members: Members | None = None
+    guard: Guard | None = None
 
     def is_ready(self) -> bool:
         """Return False while the payload is still being computed; later ones of its queue wait too."""
@@ -76,6 +87,7 @@ class Completion:
         self.submitted = time.perf_counter()
         self.started: float | None = None
         self.reported = False
+        self.carried_out = False  # nothing is left to do but to compare calls with other ranks
         self.exception: BaseException | None = None
         self._done = threading.Event()
         self._callbacks: list[Callable[[Completion], Any]] = []
@@ -84,7 +96,8 @@ class Completion:
     def __str__(self) -> str:
         op = self.operation
         via = f" by {op.algorithm}" if op.algorithm else ""
-        return f"{op.kind} number {self.number} of {op.size_bytes} bytes{via}"
+        number = self.number if op.call is None else op.call.number
+        return f"{op.kind} number {number} of {op.size_bytes} bytes{via}"
 
     @property
     def is_done(self) -> bool:

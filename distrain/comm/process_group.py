@@ -16,6 +16,7 @@ import torch.distributed as dist
 from distrain.comm import runtime
 from distrain.comm.group_base import BACKEND
 from distrain.comm.group_moves import Moves
+from distrain.comm.members import Members
 from distrain.comm.shared.channel import open_channel
 from distrain.comm.wire import Wire
 
@@ -48,13 +49,11 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
             chosen.Free()
             group.Free()
 
-    world = state.world
-    numbers = {name: number for number, name in enumerate(world.node_names)}
-    nodes = tuple(numbers[world.hosts[rank]] for rank in members)
+    found = Members(str(options.group_id), tuple(members), state.world)
     group_comm = state.engine.call(communicator)
-    shares = state.settings.node_memory and len(set(nodes)) == 1
+    shares = state.settings.node_memory and len(set(found.nodes)) == 1
     channel = state.engine.call(lambda: open_channel(group_comm, shares))
-    wire = Wire(group_comm, state.engine, state.settings, nodes, channel)
+    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found)
     return DistrainProcessGroup(wire, options.timeout)
 
 

@@ -24,13 +24,13 @@ def addresses() -> list[str]:
             found += [str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)]
         except OSError:
             continue  # a name that this host itself cannot resolve helps nobody
-    found += _interface_addresses()
+    found += interface_addresses()
     outside = [address for address in dict.fromkeys(found) if not address.startswith("127.")]
     return [*outside, *dict.fromkeys(names)]
 
 
-def _interface_addresses() -> list[str]:
-    """The IPv4 address of each network interface (Linux)."""
+def interface_addresses() -> list[str]:
+    """Return the IPv4 addresses of this host's network interfaces, without the loopback (Linux)."""
     import fcntl
     import struct
 
@@ -43,7 +43,7 @@ def _interface_addresses() -> list[str]:
             except OSError:
                 continue  # an interface without an IPv4 address
             found.append(socket.inet_ntoa(answer[20:24]))
-    return found
+    return [address for address in found if not address.startswith("127.")]
 
 
 def first_reachable(candidates: list[str], port: int) -> str:

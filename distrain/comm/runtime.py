@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from distrain.comm import exits, mpi
 from distrain.comm.engine import Engine
+from distrain.comm.inquiry import Inquiry
+from distrain.comm.members import name as name_of
 from distrain.comm.settings import CommSettings
+from distrain.comm.stall import inquire
 from distrain.errors import UsageError
 from distrain.world import World
 
@@ -25,12 +29,14 @@ class Runtime:
         comm: COMM_WORLD; only the engine thread may use it.
         world: this rank among the others.
         engine: the thread that calls MPI.
+        inquiry: answers other ranks that wait for this one; None in a world of one.
     """
 
     settings: CommSettings
     comm: MPI.Intracomm
     world: World
     engine: Engine
+    inquiry: Inquiry | None
 
 
 _runtime: Runtime | None = None
@@ -50,10 +56,17 @@ def start(settings: CommSettings | None = None) -> Runtime:
             comm = mpi.initialize()
             chosen = settings or CommSettings()
             world = mpi.discover_world(comm)
-            name = f"rank {world.rank} on {world.hosts[world.rank]}"
+            name = name_of(world, world.rank)
             exits.install(name)
-            engine = Engine(exits.end_job, chosen.stall_seconds, chosen.abort_seconds, name)
-            _runtime = Runtime(chosen, comm, world, engine)
+            inquiry = Inquiry(comm, world) if world.size > 1 else None
+            engine = Engine(
+                exits.end_job,
+                chosen.stall_seconds,
+                chosen.abort_seconds,
+                name,
+                None if inquiry is None else partial(inquire, inquiry),
+            )
+            _runtime = Runtime(chosen, comm, world, engine, inquiry)
         elif settings is not None and settings != _runtime.settings:
             raise UsageError(
                 "init_process_group",
@@ -88,3 +101,5 @@ def stop() -> None:
         if _runtime is not None:
             runtime, _runtime = _runtime, None
             runtime.engine.close(runtime.settings.abort_seconds)
+            if runtime.inquiry is not None:
+                runtime.inquiry.close()

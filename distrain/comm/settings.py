@@ -22,6 +22,9 @@ class CommSettings(Settings):
     node_memory: bool = Field(
         True, description="ranks of one node combine in its memory; false: by messages, as between nodes"
     )
+    check: bool = Field(
+        True, description="ranks compare what they call; those that disagree are named at once"
+    )
     bucket_bytes: Bytes = Field(25 << 20, gt=0, description="size of the gradient buckets of DDP")
     stall_seconds: Seconds = Field(
         60.0, gt=0, description="a collective older than this is reported, with who is missing"

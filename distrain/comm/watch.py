@@ -6,7 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from distrain.comm.operation import Completion
 
@@ -40,35 +41,64 @@ class Pace:
             time.sleep(min(waited / 10, self.LONGEST_SECONDS))
 
 
-class StallWatch:
-    """Reports operations that take too long, and says when to give up.
+class Watch:
+    """A thread that reports operations which take too long, and ends the job when they take far too long.
+
+    It is not the engine's thread, so it also sees one that is stuck inside MPI.
 
     Args:
         name: who reports, e.g. ``"rank 3 on node7"``.
         stall_seconds: report an operation once after so long.
         abort_seconds: give up after so long, unless the operation has a patience of its own.
+        flight: returns what is in flight.
+        inquire: asks other ranks and returns lines to add to a report; None where there are none.
+        give_up: ends the job.
     """
 
-    def __init__(self, name: str, stall_seconds: float, abort_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        stall_seconds: float,
+        abort_seconds: float,
+        flight: Callable[[], Sequence[Completion]],
+        inquire: Callable[[Completion], str] | None,
+        give_up: Callable[[], Any],
+    ) -> None:
         self._name, self._stall, self._abort = name, stall_seconds, abort_seconds
+        self._flight, self._inquire, self._give_up = flight, inquire, give_up
         self._period = min(stall_seconds, abort_seconds, 2.0) / 4
-        self._next_check = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="distrain-watch", daemon=True)
+        self._thread.start()
 
-    def check(self, flight: Sequence[Completion]) -> Completion | None:
-        """Report what stalls; return the first operation that is too old to go on, if there is one."""
-        now = time.perf_counter()
-        if now < self._next_check:
-            return None
-        self._next_check = now + self._period
-        for completion in flight:
-            age = now - (completion.started or now)
-            limit = completion.operation.patience_seconds
-            if age > self._stall and not completion.reported:
-                completion.reported = True
-                log.warning("%s", self.describe(completion))
-            if age > (self._abort if limit is None else limit):
-                return completion
-        return None
+    def _run(self) -> None:
+        while not self._stopped.wait(self._period):
+            if any(self._is_hopeless(completion) for completion in self._flight()):
+                self._give_up()
+                return
+
+    def _is_hopeless(self, completion: Completion) -> bool:
+        """Report the operation if it is late; return True, after a last word, if it is far too late."""
+        if completion.started is None or completion.is_done:
+            return False
+        age = time.perf_counter() - completion.started
+        limit = completion.operation.patience_seconds
+        if age > self._stall and not completion.reported:
+            completion.reported = True
+            log.warning("%s%s", self.describe(completion), self._ask(completion))
+        if age > (self._abort if limit is None else limit) and not completion.is_done:
+            log.critical("%s; ending the job", self.describe(completion))
+            return True
+        return False
+
+    def _ask(self, completion: Completion) -> str:
+        if self._inquire is None:
+            return ""
+        try:
+            return self._inquire(completion)
+        except Exception:  # a report must not kill the thread that ends hopeless jobs
+            log.exception("%s: the other ranks cannot be asked", self._name)
+            return ""
 
     def describe(self, completion: Completion) -> str:
         """Say what an operation is, how long it has been in flight and what it waits for."""
@@ -77,6 +107,10 @@ class StallWatch:
             f"{self._name}: {completion} has been waiting for {age:.1f} s for "
             f"{completion.operation.waiting_for()}"
         )
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
 
 
 class Exposure:

@@ -9,9 +9,9 @@ from distrain.errors import UsageError
 
 
 def test_a_fault_is_read_from_the_environment() -> None:
-    assert Fault.from_environment({}) is None
-    found = Fault.from_environment({"DISTRAIN_FAULT": "rank=1, step=3, kind=raise"})
-    assert found == Fault(1, 3, "raise")
+    assert Fault.from_environment({}) == ()
+    found = Fault.from_environment({"DISTRAIN_FAULT": "rank=1, step=3, kind=raise; rank=2,step=3,kind=stop"})
+    assert found == (Fault(1, 3, "raise"), Fault(2, 3, "stop"))
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_a_fault_that_is_not_understood(text: str) -> None:
 
 def test_it_strikes_at_its_rank_and_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
     fault_point(1, 3)
-    monkeypatch.setattr(faults, "_fault", Fault(1, 3, "raise"))
+    monkeypatch.setattr(faults, "_faults", (Fault(1, 3, "raise"),))
     fault_point(0, 3)
     fault_point(1, 2)
     with pytest.raises(faults.InjectedFault, match="step 3"):
         fault_point(1, 3)
-    monkeypatch.setattr(faults, "_fault", Fault(0, 0, "exit"))
+    monkeypatch.setattr(faults, "_faults", (Fault(0, 0, "exit"),))
     with pytest.raises(SystemExit) as caught:
         fault_point(0, 0)
     assert caught.value.code == 3

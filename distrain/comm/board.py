@@ -1,0 +1,61 @@
+"""What this process would say about itself if somebody asked: where it is, and what it called last."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from distrain.comm.call import Call
+
+FRAMES = 8
+
+
+@dataclass
+class Board:
+    """Notes that cost a few stores each, and are read when a collective stalls.
+
+    Attributes:
+        step: training step, if there is one.
+        calls: the last collective of each group: what, and when (time.monotonic).
+        heard: for each group the rank whose notes come here, its last call and its step; see `Roll`.
+    """
+
+    step: int | None = None
+    calls: dict[str, tuple[Call, float]] = field(default_factory=dict)
+    heard: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything as JSON values, with the Python stack of the main thread, innermost frame last."""
+        now = time.monotonic()
+        return {
+            "step": self.step,
+            "calls": {
+                group: {"number": call.number, "what": str(call), "age": now - since}
+                for group, (call, since) in self.calls.copy().items()
+            },
+            "heard": {
+                group: {
+                    "rank": rank,
+                    "number": Call.number_of(call),
+                    "what": str(Call.unpack(call)),
+                    "step": step,
+                }
+                for group, (rank, call, step) in self.heard.copy().items()
+            },
+            "stack": main_stack(),
+        }
+
+
+def main_stack() -> list[str]:
+    """Return where the main thread is: ``file:line in function: code``, innermost last."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    summary = traceback.extract_stack(frame)[-FRAMES:] if frame is not None else []
+    return [f"{f.filename}:{f.lineno} in {f.name}: {f.line}" for f in summary]
+
+
+board = Board()
+"""Of this process."""

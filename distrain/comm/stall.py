@@ -1,0 +1,70 @@
+"""The report about a collective that does not complete: who is missing, and what they do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distrain.comm.board import board
+from distrain.comm.inquiry import Answer, Inquiry
+from distrain.comm.members import Members, name
+from distrain.comm.operation import Completion
+
+
+def inquire(inquiry: Inquiry, completion: Completion) -> str:
+    """Ask all other members of the operation's group and say what they do, the missing ones first.
+
+    Returns:
+        Lines to add to the report; empty for what is no collective.
+    """
+    operation = completion.operation
+    call, members = operation.call, operation.members
+    if call is None or members is None:
+        return ""
+    world = members.world
+    answers = inquiry.ask([rank for rank in members.ranks if rank != world.rank])
+    heard = _heard([board.facts(), *(a.facts for a in answers.values() if a.facts)], members)
+    missing: list[str] = []
+    present: list[int] = []
+    for rank, answer in answers.items():
+        theirs = answer.facts["calls"].get(members.key) if answer.facts else None
+        if theirs and theirs["number"] >= call.number:
+            present.append(rank)
+        else:
+            missing.append(_describe(name(world, rank), answer, theirs, heard.get(rank)))
+    where = f"collective number {call.number} of {members.title}, {call}"
+    here = "" if board.step is None else f", in training step {board.step} here"
+    lines = [f"{where}{here}"]
+    if missing:
+        lines += [f"missing: {line}" for line in missing]
+        lines += [f"waiting like this one: {_list(present)}"] if present else []
+    else:
+        lines.append("every rank has called it: a message is late, look at the network between these ranks")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _heard(facts: Sequence[dict[str, Any]], members: Members) -> dict[int, dict[str, Any]]:
+    """What others were told last by each rank, whether it can answer or not."""
+    notes = [f["heard"][members.key] for f in facts if members.key in f["heard"]]
+    return {members.ranks[note["rank"]]: note for note in notes}
+
+
+def _describe(who: str, answer: Answer, theirs: dict[str, Any] | None, note: dict[str, Any] | None) -> str:
+    if answer.facts is None:
+        last = ""
+        if note is not None:
+            step = f" in training step {note['step']}" if note["step"] >= 0 else ""
+            last = f"; last heard of calling number {note['number']}, {note['what']}{step}"
+        return f"{who}: {answer.silence}{last}"
+    parts = ["has called nothing in this group yet"]
+    if theirs:
+        last = f"number {theirs['number']}, {theirs['what']}, {theirs['age']:.1f} s ago"
+        parts = [f"called {last}, and nothing since"]
+    if answer.facts["step"] is not None:
+        parts.append(f"is in training step {answer.facts['step']}")
+    stack = "".join(f"\n      {line}" for line in answer.facts["stack"])
+    return f"{who}: {'; '.join(parts)}; its main thread:{stack}"
+
+
+def _list(ranks: Sequence[int]) -> str:
+    return "ranks " + ", ".join(map(str, ranks[:16])) + (", ..." if len(ranks) > 16 else "")
