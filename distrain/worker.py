@@ -112,6 +112,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     train_store.close()
     val_store.close()
     node.Free()
+    exits.all_end_with(result.exit_code)  # the loop's ranks stop together
     return result.exit_code
 
 
