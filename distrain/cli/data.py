@@ -38,6 +38,21 @@ def pack(
         int | None, typer.Option(help="of JPEG files that are encoded anew (default: 90)")
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="jpeg or raw, that is pixels (default: jpeg)")] = None,
+    index: Annotated[
+        bool,
+        typer.Option("--index", help="about 1 % larger, and faster to decode by the native decoder"),
+    ] = False,
+    dedup: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD:BITS",
+            help="leave near-duplicates out, e.g. phash:4 (also dhash, ahash): images of one class whose "
+            "hashes differ in at most so many of 64 bits",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --dedup: write the page OUT.html of pairs, pack nothing")
+    ] = False,
     workers: _Workers = None,
     as_json: _Json = False,
 ) -> None:
@@ -52,17 +67,55 @@ def pack(
     from distrain.data.pool import usable_cores
     from distrain.errors import UsageError
 
-    given = {"short_side": short_side, "quality": quality, "encoding": encoding}
+    given = {"short_side": short_side, "quality": quality, "encoding": encoding, "dedup": dedup}
+    given["index"] = index or None
     chosen = {name: value for name, value in given.items() if value is not None}
     if source == "info":
         if chosen or workers:
             raise UsageError("distrain pack info", "it takes no options but --json", "leave them out")
         _show(out, read_manifest(out), as_json)
         return
+    if dry_run:
+        if dedup is None:
+            raise UsageError("--dry-run", "it shows what --dedup would leave out", "add e.g. --dedup phash:4")
+        _show_pairs(source, out, dedup, workers or usable_cores(), as_json)
+        return
     options = Options(**chosen)  # type: ignore[arg-type]
     with _progress("packing") as progress:
-        manifest = make_pack(source, out, options, workers or usable_cores(), progress)
+        manifest = make_pack(
+            source, out, options, workers or usable_cores(), progress, progress, _tell_duplicates
+        )
     _show(out, manifest, as_json)
+
+
+def _show_pairs(source: str, out: Path, dedup: str, workers: int, as_json: bool) -> None:
+    """Compare the images of a source, print the curve and write the page of pairs."""
+    from distrain.data.dedup import Rule, find_duplicates
+    from distrain.data.pairs_page import write_page
+    from distrain.data.sources import list_source
+
+    rule, listing = Rule.parse(dedup), list_source(source)
+    with _progress("comparing") as progress:
+        found = find_duplicates(listing, rule, workers, progress or (lambda done, total: None))
+    _tell_duplicates(found)
+    page = out.with_name(out.name + ".html")
+    write_page(page, source, listing, rule, found)
+    if as_json:
+        told = {"page": str(page), "images": found.compared, "duplicates": len(found.duplicates)}
+        print(json.dumps({**told, "duplicates_at": found.curve}))
+    else:
+        print(f"{page}: {len(found.duplicates)} of {found.compared} images would be left out")
+
+
+def _tell_duplicates(found: Any) -> None:
+    """Print on stderr what each distance would leave out, before anything is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("bits", "left out", "of all", title="near-duplicates", title_justify="left")
+    for bits, count in enumerate(found.curve):
+        table.add_row(str(bits), str(count), f"{count / max(1, found.compared):.2%}")
+    Console(stderr=True).print(table)
 
 
 def synthesize(

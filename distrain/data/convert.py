@@ -10,14 +10,16 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from distrain.data.decode.indexed import index
 from distrain.data.format import RAW_HEAD
 from distrain.data.lossless import to_baseline
+from distrain.errors import DataError
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BASELINE = 0xC0
@@ -37,11 +39,15 @@ class Options:
         short_side: images whose short side is longer are shrunk to it, in pixels; 0: never.
         quality: of JPEG encoding, 1 to 100.
         encoding: ``jpeg`` or ``raw`` (uint8 RGB, row by row).
+        index: store JPEG with an index, with which the native decoder reads only what a crop needs.
+        dedup: which near-duplicates are left out, e.g. ``phash:4``; empty: none.
     """
 
     short_side: int = 0
     quality: int = 90
     encoding: str = "jpeg"
+    index: bool = False
+    dedup: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,23 @@ class Packed:
 
 def convert(data: bytes, options: Options) -> Packed:
     """Return the image in ``data`` as the pack wants it.
+
+    With ``options.index`` a JPEG gets its index; one that cannot have it (restart markers) stays as it is.
+
+    Raises:
+        Unusable: the file is empty, truncated, no image, or of a kind that has no 8-bit meaning.
+    """
+    packed = _as_encoding(data, options)
+    if options.index:
+        try:
+            packed = replace(packed, data=index(packed.data) or packed.data)
+        except DataError as error:
+            raise Unusable(f"damaged: {error.problem}") from None
+    return packed
+
+
+def _as_encoding(data: bytes, options: Options) -> Packed:
+    """Return the image as JPEG or pixels.
 
     Raises:
         Unusable: the file is empty, truncated, no image, or of a kind that has no 8-bit meaning.

@@ -1,9 +1,9 @@
 """Near-duplicates: images of a class that look alike, found by perceptual hashes and left out of a pack.
 
-The idea is that of CE-Dedup ("Cost-Effective Convolutional Neural Nets Training based on Image
-Deduplication", 2021): a hash of 64 bits an image; two images are duplicates if their hashes differ in at
-most so many bits; of duplicates the first is kept. Only images of one class are compared: alike pictures
-under two labels are a question for the user, not one of size.
+The idea is that of CE-Dedup (Li, Chang and Liu, "CE-Dedup: Cost-Effective Convolutional Neural Nets
+Training based on Image Deduplication", ISPA 2021): a hash of 64 bits an image; two images are duplicates
+if their hashes differ in at most so many bits; of duplicates the first is kept. Only images of one class
+are compared: alike pictures under two labels are a question for the user, not one of size.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from pydantic import BaseModel
 
 from distrain.data.convert import Unusable
 from distrain.data.pool import run_jobs
 from distrain.data.readers import Readers
+from distrain.data.shard_writer import write_atomically
 from distrain.data.sources import Listing, SourceImage
 from distrain.errors import UsageError, nearest
 
@@ -61,8 +64,7 @@ class Rule:
         return cls(method, int(number))
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(BaseModel):
     """What a comparison of all images found.
 
     Attributes:
@@ -126,6 +128,22 @@ def hash_images(
     return hashes
 
 
+def find_once(path: Path, listing: Listing, rule: Rule, workers: int, progress: Progress) -> Found:
+    """Find duplicates, or read what an earlier run for the same pack found and kept in ``path``."""
+    if path.exists():
+        return Found.model_validate_json(path.read_bytes())
+    found = find_duplicates(listing, rule, workers, progress)
+    write_atomically(path, found.model_dump_json().encode())
+    return found
+
+
+def without(listing: Listing, found: Found) -> Listing:
+    """Return the listing without the duplicates; all classes stay."""
+    left_out = {image for image, _, _ in found.duplicates}
+    images = tuple(image for number, image in enumerate(listing.images) if number not in left_out)
+    return Listing(listing.classes, images)
+
+
 def find_duplicates(
     listing: Listing, rule: Rule, workers: int = 1, progress: Progress = lambda done, total: None
 ) -> Found:
@@ -143,7 +161,11 @@ def find_duplicates(
         dropped, pairs = compare(values, rule.distance, most)
         curve += dropped
         duplicates += [(numbers[image], numbers[keeper], bits) for image, keeper, bits in pairs]
-    return Found(tuple(sorted(duplicates)), tuple(curve.tolist()), sum(map(len, members.values())))
+    return Found(
+        duplicates=tuple(sorted(duplicates)),
+        curve=tuple(curve.tolist()),
+        compared=sum(map(len, members.values())),
+    )
 
 
 def compare(hashes: np.ndarray, distance: int, most: int) -> tuple[np.ndarray, list[tuple[int, int, int]]]:

@@ -87,7 +87,7 @@ class Manifest(_Model):
         count: images in all.
         classes: names of the classes; the label of an image is a position in this list.
         class_counts: images of each class.
-        encoding: ``jpeg`` or ``raw``.
+        encoding: ``jpeg``, ``jpeg-indexed`` or ``raw``.
         options: what the pack was made with.
         converted: how many images were re-encoded, by reason.
         skipped: source files that were left out.

@@ -21,7 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distrain.data.convert import Options
-from distrain.data.format import MANIFEST, Manifest, shard_name
+from distrain.data.decode.engine import native_or_reason
+from distrain.data.dedup import Found, Rule, find_once, without
+from distrain.data.format import MANIFEST, Duplicate, Manifest, shard_name
 from distrain.data.pool import run_jobs
 from distrain.data.shard_writer import (
     ShardJob,
@@ -37,11 +39,16 @@ from distrain.errors import DataError, UsageError
 log = logging.getLogger("distrain.data")
 
 _PLAN = "plan.json"
+_DUPLICATES = "duplicates.json"
 _SHARD_BYTES_MOST = 256 << 20  # long enough for parallel file systems, short enough to redo
 _SHARD_BYTES_LEAST = 1 << 20
 _SHARDS_WANTED = 64  # small sets: enough shards for all workers and all ranks of a node
 
 Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def pack(
@@ -50,15 +57,19 @@ def pack(
     options: Options | None = None,
     workers: int = 1,
     progress: Progress | None = None,
+    hashed: Progress | None = None,
+    tell: Callable[[Found], None] | None = None,
 ) -> Manifest:
     """Pack a source into the new folder ``out`` and return its manifest.
 
     Args:
-        source: ``imagefolder:PATH`` or ``list:FILE``.
+        source: ``KIND:PLACE``, see `distrain.data.sources`.
         out: the folder; it must not exist yet.
         options: sizes and encoding.
         workers: number of processes.
         progress: called with (images done, images in all) as shards end.
+        hashed: the same while images are compared, with ``options.dedup``.
+        tell: is shown what that found, before anything is left out.
 
     Raises:
         UsageError: ``out`` exists, or options make no sense.
@@ -80,11 +91,18 @@ def pack(
             str(partial), f"it cannot be made: {error.strerror}", "choose another folder"
         ) from None
     with _locked(partial):
-        jobs = _jobs(partial, pack_id, listing, options)
         _begin_or_resume(partial, pack_id)
-        notes = _run(jobs, workers, progress or (lambda done, total: None))
+        found = None
+        if options.dedup:
+            rule = Rule.parse(options.dedup)
+            found = find_once(partial / _DUPLICATES, listing, rule, workers, hashed or _silent)
+            if tell is not None:
+                tell(found)
+        kept = listing if found is None else without(listing, found)
+        jobs = _jobs(partial, pack_id, kept, options)
+        notes = _run(jobs, workers, progress or _silent)
         _check_usable(source, partial, notes)
-        manifest = _manifest(source, out.name, pack_id, listing, options, notes)
+        manifest = _manifest(source, out.name, pack_id, listing, options, notes, found)
         _finish(partial, out, manifest, jobs)
     return manifest
 
@@ -98,8 +116,20 @@ def _check_options(options: Options, workers: int) -> None:
         )
     if options.encoding not in ("jpeg", "raw"):
         raise UsageError("--encoding", f"{options.encoding!r} is no encoding", "use jpeg or raw")
+    if options.index:
+        _check_index(options)
+    if options.dedup:
+        Rule.parse(options.dedup)
     if workers < 1:
         raise UsageError("--workers", f"{workers} is not positive", "give 1 or more")
+
+
+def _check_index(options: Options) -> None:
+    if options.encoding != "jpeg":
+        raise UsageError("--index", f"images of encoding {options.encoding} have none", "leave it out")
+    reason = native_or_reason()
+    if isinstance(reason, str):
+        raise UsageError("--index", f"it is made by the native decoder: {reason}", "leave it out")
 
 
 def _pack_id(source: str, listing: Listing, options: Options) -> str:
@@ -193,7 +223,13 @@ def _check_usable(source: str, partial: Path, notes: list[ShardNote]) -> None:
 
 
 def _manifest(
-    source: str, name: str, pack_id: str, listing: Listing, options: Options, notes: list[ShardNote]
+    source: str,
+    name: str,
+    pack_id: str,
+    listing: Listing,
+    options: Options,
+    notes: list[ShardNote],
+    found: Found | None,
 ) -> Manifest:
     counts: Counter[int] = Counter()
     converted: Counter[str] = Counter()
@@ -205,8 +241,12 @@ def _manifest(
         pack_id=pack_id,
         name=name,
         source=source,
-        encoding=options.encoding,
-        options={"short_side": options.short_side, "quality": options.quality},
+        encoding="jpeg-indexed" if options.index else options.encoding,
+        options={
+            "short_side": options.short_side,
+            "quality": options.quality,
+            **({"dedup": options.dedup} if options.dedup else {}),
+        },
         classes=listing.classes,
         class_counts=tuple(counts[label] for label in range(len(listing.classes))),
         count=count,
@@ -215,6 +255,11 @@ def _manifest(
         shards=tuple(note.entry for note in notes),
         converted=dict(sorted(converted.items())),
         skipped=tuple(skip for note in notes for skip in note.skipped),
+        duplicates=tuple(
+            Duplicate(source=listing.images[i].name, keeper=listing.images[k].name, distance=bits)
+            for i, k, bits in (found.duplicates if found else ())
+        ),
+        duplicates_at=found.curve if found else (),
     )
 
 
@@ -231,4 +276,5 @@ def _finish(partial: Path, out: Path, manifest: Manifest, jobs: list[ShardJob]) 
     # From here on the pack is whole: a kill leaves at most these small files in it, which nobody reads.
     for job in jobs:
         (out / note_name(job.number)).unlink()
+    (out / _DUPLICATES).unlink(missing_ok=True)
     (out / _PLAN).unlink()

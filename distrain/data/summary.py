@@ -13,6 +13,7 @@ from distrain.data.format import Manifest
 from distrain.units import format_bytes
 
 _SHOWN = 20  # skipped files that are listed one by one
+_CLASSES_SHOWN = 12  # manifest.json and --json have the counts of all
 
 
 def as_json(path: Path, manifest: Manifest) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def as_json(path: Path, manifest: Manifest) -> dict[str, Any]:
         "bytes_in_memory": manifest.bytes_in_memory,
         "converted": manifest.converted,
         "skipped": [skip.model_dump() for skip in manifest.skipped],
+        "duplicates": [duplicate.model_dump() for duplicate in manifest.duplicates],
     }
 
 
@@ -52,12 +54,25 @@ def print_table(path: Path, manifest: Manifest, console: Console) -> None:
         "converted": ", ".join(f"{reason}: {count}" for reason, count in manifest.converted.items())
         or "none",
         "skipped": str(len(manifest.skipped)),
+        "duplicates": f"{len(manifest.duplicates)} left out ({manifest.options['dedup']})"
+        if "dedup" in manifest.options
+        else "not looked for",
+        "images of classes": _per_class(manifest),
     }
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
     for line in warnings(manifest):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _per_class(manifest: Manifest) -> str:
+    """Return the images of each class, or of the smallest and largest if they are many."""
+    pairs = list(zip(manifest.classes, manifest.class_counts, strict=True))
+    if len(pairs) > _CLASSES_SHOWN:
+        by_count = sorted(pairs, key=lambda pair: pair[1])
+        pairs = [*by_count[: _CLASSES_SHOWN // 2], ("...", 0), *by_count[-_CLASSES_SHOWN // 2 :]]
+    return ", ".join(name if name == "..." else f"{name}: {count}" for name, count in pairs)
 
 
 def warnings(manifest: Manifest) -> list[str]:

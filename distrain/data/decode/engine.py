@@ -112,6 +112,7 @@ def _native() -> DecodeEngine:
     return found
 
 
+_ENCODINGS = ("jpeg", "jpeg-indexed", "raw")
 _JPEG_ENGINES: dict[str, Callable[[], DecodeEngine]] = {
     "auto": _auto,
     "native": _native,
@@ -124,11 +125,12 @@ def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
 
     Args:
         name: ``auto`` (native where it was built, else turbojpeg), ``native`` or ``turbojpeg``.
-            Raw packs have a single decoder, whatever the name.
-        encoding: ``jpeg`` or ``raw``, as the manifest of the pack says.
+            For raw packs the last means Pillow.
+        encoding: ``jpeg``, ``jpeg-indexed`` or ``raw``, as the manifest of the pack says.
 
     Raises:
         ConfigError: no such engine, or ``native`` was asked for and is not built.
+        DataError: no engine of this version reads such an encoding.
     """
     if name not in _JPEG_ENGINES:
         raise ConfigError(
@@ -136,8 +138,19 @@ def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
             f"{name!r} is no decoder{nearest(name, _JPEG_ENGINES)}",
             f"use one of {', '.join(_JPEG_ENGINES)}",
         )
-    if encoding == "raw":
-        from distrain.data.decode.raw import RawEngine
+    if encoding not in _ENCODINGS:
+        known = ", ".join(_ENCODINGS)
+        raise DataError(
+            "manifest.json", f"encoding={encoding!r} is not one of {known}", "pack the data set again"
+        )
+    return _raw(name) if encoding == "raw" else _JPEG_ENGINES[name]()
 
+
+def _raw(name: str) -> DecodeEngine:
+    from distrain.data.decode.native import load_raw
+    from distrain.data.decode.raw import RawEngine
+
+    if name == "turbojpeg" or (name == "auto" and isinstance(native_or_reason(), str)):
         return RawEngine()
-    return _JPEG_ENGINES[name]()
+    _native()  # raises where it is not built
+    return load_raw()

@@ -8,7 +8,9 @@ import numpy as np
 import simplejpeg
 
 from distrain.data.decode.engine import DecodeError
+from distrain.data.decode.indexed import is_indexed, to_jpeg
 from distrain.data.decode.resample import crop_resize
+from distrain.errors import DataError
 
 
 class TurboJpegEngine:
@@ -23,7 +25,8 @@ class TurboJpegEngine:
         for position, blob in enumerate(blobs):
             try:
                 # strict: libjpeg's warnings are errors, otherwise damaged pixels pass as grey.
-                pixels = simplejpeg.decode_jpeg(blob, colorspace="RGB", strict=True)
+                jpeg = to_jpeg(blob) if is_indexed(blob) else blob
+                pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", strict=True)
                 crop_resize(pixels, crops[position], bool(flips[position]), out[position])
-            except ValueError as error:
+            except (ValueError, DataError) as error:
                 raise DecodeError(position, str(error)) from None
