@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,25 +60,29 @@ class Contender(Protocol):
 
 
 class _InThreads:
-    """Decodes chunks into one preallocated batch on a pool of threads."""
+    """Decodes chunks on a pool of threads, into a ring of preallocated batches that are never waited for."""
 
     def __init__(self, work: Workload, name: str, exact: bool, decode: Callable[[slice, np.ndarray], None]):
         self.name, self.exact = name, exact
         self._work, self._decode = work, decode
-        self._batch = np.empty((CHUNK * work.threads, work.side, work.side, 3), np.uint8)
+        self._ring = np.empty((2 * work.threads, CHUNK, work.side, work.side, 3), np.uint8)
         self._pool = ThreadPoolExecutor(work.threads)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yield batches of a chunk for each thread."""
-        chunks, threads = self._work.chunks, self._work.threads
-        for first in range(0, len(chunks), threads):
-            group, jobs, end = chunks[first : first + threads], [], 0
-            for part in group:
-                start, end = end, end + part.stop - part.start
-                jobs.append(self._pool.submit(self._decode, part, self._batch[start:end]))
-            for job in jobs:
-                job.result()
-            yield self._batch[:end]
+        """Yield one batch a chunk, in order."""
+        ahead: deque[tuple[Future[None], np.ndarray]] = deque()
+        for number, part in enumerate(self._work.chunks):
+            if len(ahead) == len(self._ring):
+                yield _finished(*ahead.popleft())
+            batch = self._ring[number % len(self._ring), : part.stop - part.start]
+            ahead.append((self._pool.submit(self._decode, part, batch), batch))
+        while ahead:
+            yield _finished(*ahead.popleft())
+
+
+def _finished(job: Future[None], batch: np.ndarray) -> np.ndarray:
+    job.result()
+    return batch
 
 
 def _by_engine(engine: DecodeEngine, blobs: Sequence[bytes], work: Workload) -> Callable[..., None]:

@@ -4,12 +4,14 @@
  *
  *   header.c    markers -> Frame: size, components, quantisation and Huffman tables
  *   huffman.c   code lengths -> look-up tables
- *   blob.c      the indexed form: checkpoints that let a decoder start in the middle of a scan
+ *   blob.c      the bits of the scan; the indexed form, in which a decoder can start in the middle
  *   entropy.h   bits -> the 64 coefficients of a block
  *   idct.h      coefficients -> 8 x 8 samples
  *   kernel.c    the blocks that a crop needs -> one plane of samples a component
- *   resample.h  planes -> planes of the output's size (antialiased), colour.h -> RGB
- *   decoder.c   the functions that Python calls; raw.c  the same for pictures that are stored as pixels
+ *   taps.c      crop and output size -> weights of the resize
+ *   resample.h  planes -> planes of the output's size (antialiased); colour.h -> RGB
+ *   decoder.c   one image from end to end, and the functions that Python calls
+ *   raw.c       the same for pictures that are stored as pixels
  *
  * kernel.c is compiled twice, for any processor and for AVX2; both give the same bits.
  * "T.81" in comments is ITU-T Rec. T.81 (1992), the JPEG standard.
