@@ -21,6 +21,7 @@ import distrain
 from distrain.comm import exits, mpi, runtime
 from distrain.comm.guest import Guest, submit_bulk
 from distrain.comm.operation import Completion
+from distrain.comm.sync import make_synchroniser
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
@@ -81,6 +82,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
     _check_classes(train_store, val_store, config)
     distrain.init_process_group(config.comm)
+    synchroniser = make_synchroniser(config.comm)
     loader, eval_loader = _loaders(config, world, sharing, train_store, val_store, wire)
     classes = config.model.num_classes or len(train_store.classes)
     result = train(
@@ -97,6 +99,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
             channels_last=config.model.channels_last,
             bucket_bytes=config.comm.bucket_bytes,
+            synchroniser=synchroniser,
             exposed_comm_seconds=_accumulated(runtime.current().engine.take_exposed_seconds),
             skipped_images=lambda: loader.skipped_images + eval_loader.skipped_images,
             resume=bool(os.environ.get("DISTRAIN_RESUME")),
@@ -106,6 +109,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     # the job instead.
     loader.close()  # before the engine: images of other nodes may be on their way
     eval_loader.close()
+    synchroniser.close()
     distrain.destroy_process_group()
     if wire is not None:
         wire.free()

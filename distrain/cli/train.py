@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ def train(
     from distrain.config.load import load
 
     run = load(config, overrides or ())
+    if run.comm.sync == "horovod":  # its thread calls MPI beside ours; MPI starts when worker is imported
+        os.environ.setdefault("MPI4PY_RC_THREAD_LEVEL", "multiple")
     from distrain import worker
 
     raise typer.Exit(worker.main(run))

@@ -27,13 +27,23 @@ from distrain.comm.operation import Operation
 from distrain.comm.plan import Move, Plan, PlannedStep
 from distrain.schedule.ir import Op
 
-_Arrival = tuple[int, int, np.ndarray]  # first element, one past the last, staging area
+_Arrival = tuple[Op, int, int, np.ndarray]  # what to do, first element, one past the last, staging area
 
 
 class _Lane:
     """One stream of messages: where it stands, and what it still waits for."""
 
-    __slots__ = ("arrivals", "color", "early_arrivals", "open", "open_early", "segment", "step", "tag")
+    __slots__ = (
+        "areas",
+        "arrivals",
+        "color",
+        "early_arrivals",
+        "open",
+        "open_early",
+        "segment",
+        "step",
+        "tag",
+    )
 
     def __init__(self, color: int, segment: int, tag: int) -> None:
         self.color = color
@@ -44,6 +54,7 @@ class _Lane:
         self.open_early = 0  # the same for receives of the next step, posted early
         self.arrivals: list[_Arrival] = []
         self.early_arrivals: list[_Arrival] | None = None  # None: not posted early
+        self.areas: list[np.ndarray] = []  # staging areas that the step's sends read
 
 
 class ScheduleOperation(Operation):
@@ -126,11 +137,12 @@ class ScheduleOperation(Operation):
         """Go on from step to step, and segment to segment, until something must be waited for."""
         steps = self._plan.colors[lane.color]
         while lane.open == 0:
-            for start, stop, area in lane.arrivals:
-                mine = self._buffer.elements(start, stop)
-                self._reduce(mine, self._buffer.typed(area, stop - start), out=mine)
+            for op, start, stop, area in lane.arrivals:
+                self._take_in(op, start, stop, area)
                 self._pool.give(area)
-            lane.arrivals = []
+            for area in lane.areas:
+                self._pool.give(area)
+            lane.arrivals, lane.areas = [], []
             lane.step += 1
             if lane.step == len(steps):
                 lane.step = 0
@@ -152,7 +164,7 @@ class ScheduleOperation(Operation):
         for move in step.sends:
             start, stop = move.segment(lane.segment, self._plan.segments)
             if stop > start:
-                view = self._buffer.window(start, stop)
+                view = self._outgoing(lane, start, stop)
                 self._track(self._comm.Isend([view, MPI.BYTE], move.peer, lane.tag), lane, lane.step)
                 lane.open += 1
         if lane.step + 1 < len(steps) and steps[lane.step + 1].early:
@@ -165,14 +177,34 @@ class ScheduleOperation(Operation):
             start, stop = move.segment(lane.segment, self._plan.segments)
             if stop == start:
                 continue  # the sender knows too that there is nothing to send
-            view = self._buffer.window(start, stop)
-            if move.op is Op.REDUCE:
-                area = self._pool.take(view.size)
-                arrivals.append((start, stop, area))
-                view = area[: view.size]
+            assert move.op is not None  # a receive
+            if move.op is Op.REDUCE or self._stages_copies:
+                size_bytes = (stop - start) * self._wire_itemsize
+                area = self._pool.take(size_bytes)
+                arrivals.append((move.op, start, stop, area))
+                view = area[:size_bytes]
+            else:
+                view = self._buffer.window(start, stop)
             self._track(self._comm.Irecv([view, MPI.BYTE], move.peer, lane.tag), lane, number)
             posted += 1
         return posted, arrivals
+
+    # What `narrow.py` does in another way.
+
+    _stages_copies = False  # also what is copied lands in a staging area
+
+    @property
+    def _wire_itemsize(self) -> int:
+        return self._buffer.itemsize
+
+    def _outgoing(self, lane: _Lane, start: int, stop: int) -> np.ndarray:
+        """Return the bytes to send for these elements."""
+        return self._buffer.window(start, stop)
+
+    def _take_in(self, op: Op, start: int, stop: int, area: np.ndarray) -> None:
+        """Combine what has arrived in a staging area with the payload."""
+        mine = self._buffer.elements(start, stop)
+        self._reduce(mine, self._buffer.typed(area, stop - start), out=mine)
 
     def _track(self, request: MPI.Request, lane: _Lane, step: int) -> None:
         self._requests.append(request)

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
 from distrain.comm.call import Call
 from distrain.comm.device import HostSide
+from distrain.comm.exchange import MpiOperation
 from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.work import DistrainWork
+from distrain.errors import UsageError
 from distrain.schedule.ir import Collective
 from distrain.world import split
 
@@ -43,6 +46,31 @@ class Reductions(GroupBase):
         operation = self._wire.reduction(FlatBuffer(host.update(tensor)), reduction)
         number = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
         self._wire.sign(operation, number)
+        return self._submit(host, operation, [tensor])
+
+    def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
+        """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
+        host = HostSide()
+        buffer = FlatBuffer(host.update(tensor))
+        operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype)
+        self._wire.sign(operation, self._wire.number("allreduce", buffer.count, wire_dtype, Reduction.SUM))
+        return self._submit(host, operation, [tensor])
+
+    def mpi_allreduce(self, tensor: torch.Tensor) -> DistrainWork:
+        """Sum over all ranks, in place, by the MPI library's own algorithm.
+
+        Raises:
+            UsageError: MPI has no such type.
+        """
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise UsageError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
+        host, comm = HostSide(), self._wire.comm
+        data = host.update(tensor).reshape(-1).numpy()
+        operation = MpiOperation(
+            "allreduce", comm, lambda: [comm.Iallreduce(MPI.IN_PLACE, data, MPI.SUM)], data.nbytes
+        )
+        call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, Reduction.SUM)
+        self._wire.sign(operation, call)
         return self._submit(host, operation, [tensor])
 
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:

@@ -15,9 +15,9 @@ from distrain.comm.preflight import check_world_size, host_labels
 from distrain.errors import LaunchError
 from distrain.world import World
 
-if "mpi4py.MPI" not in sys.modules:
+if "mpi4py.MPI" not in sys.modules and "MPI4PY_RC_THREAD_LEVEL" not in os.environ:
     # One thread at a time calls MPI, though not always the same one: "serialized" is enough,
-    # and some libraries take slower locks for "multiple".
+    # and some libraries take slower locks for "multiple". Horovod needs that.
     mpi4py.rc.thread_level = "serialized"
 
 from mpi4py import MPI

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distrain.settings import Bytes, Seconds, Settings
 
@@ -30,4 +30,17 @@ class CommSettings(Settings):
         60.0, gt=0, description="a collective older than this is reported, with who is missing"
     )
     abort_seconds: Seconds = Field(600.0, gt=0, description="a collective older than this ends the job")
-    sync: Literal["distrain", "gloo"] = Field("distrain", description="who synchronises gradients")
+    sync: Literal["distrain", "gloo", "nccl", "mpi", "horovod"] = Field(
+        "distrain", description="who synchronises gradients; all else travels by distrain"
+    )
+    wire_dtype: Literal["as_is", "fp16", "bf16"] = Field(
+        "as_is", description="type in which float32 gradients travel; sums are float32 whatever it is"
+    )
+
+    @model_validator(mode="after")
+    def _check_wire_dtype(self) -> CommSettings:
+        if self.wire_dtype != "as_is" and self.sync != "distrain":
+            raise ValueError(
+                f"wire_dtype={self.wire_dtype} needs sync=distrain, not {self.sync}; leave one of them out"
+            )
+        return self

@@ -17,6 +17,7 @@ from distrain.comm.call import Call
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
 from distrain.comm.members import Members
+from distrain.comm.narrow import NarrowOperation
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
 from distrain.comm.roll import Roll
@@ -105,12 +106,18 @@ class Wire:
         reduction: Reduction,
         collective: Collective = Collective.ALLREDUCE,
         kind: str = "allreduce",
+        wire_dtype: torch.dtype | None = None,
     ) -> Operation:
         """Return the operation that combines a payload in place: in memory, or by a Schedule.
 
         To be called in the same order, with payloads of the same size, on all ranks of the group.
+        With a `wire_dtype` float32 travels between ranks as that; see `narrow.py`.
         """
         buffer.check(reduction)
+        if wire_dtype is not None:
+            plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
+            first_tag = self.tags.take(lanes)
+            return NarrowOperation(wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
         if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
             if self.direct is not None:
                 self.direct.flush()

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from distrain.comm.sync import Synchroniser
 from distrain.train.settings import TrainSettings
 from distrain.world import World
 
@@ -61,6 +62,7 @@ class Parts:
         config_digest: fingerprint of the resolved configuration, kept in checkpoints.
         channels_last: memory format of the images.
         bucket_bytes: size of the gradient buckets of DistributedDataParallel.
+        synchroniser: who averages the gradients.
         exposed_comm_seconds: how long the main thread has been blocked on gradients so far; asked after
             each step, before anything else is sent.
         skipped_images: how many images this rank has left out so far because they did not decode.
@@ -80,6 +82,7 @@ class Parts:
     config_digest: str = ""
     channels_last: bool = True
     bucket_bytes: int = 25 << 20
+    synchroniser: Synchroniser = Synchroniser()  # noqa: RUF009  # immutable
     exposed_comm_seconds: Callable[[], float] = lambda: 0.0
     skipped_images: Callable[[], int] = lambda: 0
     resume: bool = False

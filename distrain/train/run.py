@@ -95,14 +95,17 @@ def prepare(parts: Parts) -> Run:
 def _parallel(module: nn.Module, parts: Parts) -> nn.Module:
     if not ranks.together() or not any(p.requires_grad for p in module.parameters()):
         return module
-    return DistributedDataParallel(
+    model = DistributedDataParallel(
         module,
+        process_group=parts.synchroniser.group,
         device_ids=[parts.device.index] if parts.device.type == "cuda" else None,
         # Running statistics are broadcast before an evaluation instead of in every step.
         **_KEEP_BUFFERS,
         bucket_cap_mb=parts.bucket_bytes / 2**20,
         gradient_as_bucket_view=True,
     )
+    parts.synchroniser.attach(model)
+    return model
 
 
 def capture(run: Run, parts: Parts) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -161,6 +162,35 @@ dist.barrier()
     assert job.returncode == 1
     assert "collective number 2 of all ranks" in job.stderr, job.stderr
     assert all(text in job.stderr for text in said), job.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="no Horovod; `make horovod` builds it"
+)
+def test_horovod_averages_gradients(tmp_path: Path) -> None:
+    """Rank r's gradient is r + 1: both ranks see 1.5, while distrain carries everything else."""
+    script = (
+        PREAMBLE
+        + """
+from distrain.comm.sync import make_synchroniser
+settings = CommSettings(sync="horovod")
+world = distrain.init_process_group(settings)
+synchroniser = make_synchroniser(settings)
+net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1, bias=False))
+synchroniser.attach(net)
+for step in range(3):
+    net.zero_grad()
+    net(torch.full((1, 3), world.rank + 1.0)).sum().backward()
+    assert net.module.weight.grad.tolist() == [[1.5] * 3], net.module.weight.grad
+    counted = torch.ones(1)
+    dist.all_reduce(counted)
+    assert counted.item() == 2
+synchroniser.close()
+distrain.destroy_process_group()
+"""
+    )
+    job = mpirun(script, tmp_path, MPI4PY_RC_THREAD_LEVEL="multiple")
+    assert job.returncode == 0, job.stderr
 
 
 def test_a_world_smaller_than_launched_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Who synchronises gradients: distrain, or a peer for comparison. All of them work through DDP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from distrain.comm.narrow import WIRE_DTYPES
+from distrain.comm.process_group import DistrainProcessGroup
+from distrain.comm.settings import CommSettings
+from distrain.comm.work import DistrainWork
+from distrain.errors import ConfigError
+
+Hook = Callable[[Any, dist.GradBucket], torch.futures.Future]
+
+
+@dataclass(frozen=True)
+class Synchroniser:
+    """How DDP's buckets are averaged.
+
+    Attributes:
+        group: for DDP's `process_group`; None for the default one.
+        hook: DDP's communication hook; None for DDP's own allreduce.
+        close: ends it; all ranks call it.
+    """
+
+    group: dist.ProcessGroup | None = None
+    hook: Hook | None = None
+    close: Callable[[], None] = lambda: None
+
+    def attach(self, model: DistributedDataParallel) -> None:
+        """Let a model that was wrapped with `group` use the hook."""
+        hook = self.hook
+        if hook is not None:
+            # torch inspects a hook's annotations and does not understand those that are text.
+            model.register_comm_hook(None, lambda state, bucket: hook(state, bucket))
+
+
+def make_synchroniser(settings: CommSettings) -> Synchroniser:
+    """Return the one that `comm.sync` and `comm.wire_dtype` ask for. Collective.
+
+    Raises:
+        ConfigError: it is not installed, or cannot work here; on all ranks alike.
+    """
+    if settings.sync == "gloo":
+        return Synchroniser(group=dist.new_group(backend="gloo"))
+    if settings.sync == "nccl":
+        if not (torch.cuda.is_available() and dist.is_nccl_available()):
+            raise ConfigError("comm.sync", "nccl needs GPUs, and torch sees none", "use comm.sync=distrain")
+        return Synchroniser(group=dist.new_group(backend="nccl"))
+    if settings.sync == "mpi":
+        return Synchroniser(hook=_summing(lambda group, data: group.mpi_allreduce(data)))
+    if settings.sync == "horovod":
+        from distrain.comm.horovod import Horovod
+
+        horovod = Horovod()
+        return Synchroniser(hook=horovod.average, close=horovod.close)
+    if settings.wire_dtype != "as_is":
+        dtype = WIRE_DTYPES[settings.wire_dtype]
+        return Synchroniser(hook=_summing(lambda group, data: group.narrow_allreduce(data, dtype)))
+    return Synchroniser()
+
+
+def _summing(allreduce: Callable[[DistrainProcessGroup, torch.Tensor], DistrainWork]) -> Hook:
+    """Return a hook that averages with a function that sums."""
+
+    def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future:
+        group = dist.group.WORLD
+        assert isinstance(group, DistrainProcessGroup), "communication was not started"
+        # Divided first, as DDP itself does: a sum of many gradients can exceed the range of fp16.
+        data = bucket.buffer().div_(group.size())
+        return allreduce(group, data).get_future().then(lambda future: future.value()[0])
+
+    return hook

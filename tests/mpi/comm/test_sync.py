@@ -1,0 +1,74 @@
+"""Each synchroniser gives DDP the mean of the ranks' gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from wire_cases import same_bits
+
+from distrain.comm.settings import CommSettings
+from distrain.comm.sync import make_synchroniser
+from distrain.errors import ConfigError
+from distrain.world import World
+
+CASES = {
+    "distrain": (CommSettings(), 1e-6),
+    "gloo": (CommSettings(sync="gloo"), 1e-6),
+    "mpi": (CommSettings(sync="mpi"), 1e-6),
+    "bf16": (CommSettings(wire_dtype="bf16"), 2.0**-8),
+    "fp16": (CommSettings(wire_dtype="fp16"), 2.0**-10),
+}
+
+
+def batch(rank: int, step: int) -> torch.Tensor:
+    return torch.randn(8, 10, generator=torch.Generator().manual_seed(100 * step + rank))
+
+
+def make_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, 33), nn.ReLU(), nn.Linear(33, 7))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mean_gradients(world: World, name: str) -> None:
+    settings, precision = CASES[name]
+    synchroniser = make_synchroniser(settings)
+    net = DistributedDataParallel(
+        make_net(), process_group=synchroniser.group, bucket_cap_mb=0.001, gradient_as_bucket_view=True
+    )
+    synchroniser.attach(net)
+    for step in range(3):  # DDP arranges its buckets anew after the first
+        net.zero_grad()
+        net(batch(world.rank, step)).square().mean().backward()
+        alone = []
+        for rank in range(world.size):
+            single = make_net()
+            single(batch(rank, step)).square().mean().backward()
+            alone.append([p.grad for p in single.parameters()])
+        for mine, *all_ranks in zip((p.grad for p in net.parameters()), *alone, strict=True):
+            bound = world.size * precision * torch.stack(all_ranks).abs().mean(0).max().item()
+            torch.testing.assert_close(mine, torch.stack(all_ranks).mean(0), rtol=0, atol=bound)
+    flat = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
+    everyone = [torch.empty_like(flat) for _ in range(world.size)]
+    dist.all_gather(everyone, flat)
+    assert all(same_bits(flat, other) for other in everyone)
+    synchroniser.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nccl_without_gpus_is_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="torch sees none"):
+        make_synchroniser(CommSettings(sync="nccl"))
+
+
+def test_horovod_needs_threads_or_says_how_to_install_it(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"make horovod|MPI4PY_RC_THREAD_LEVEL=multiple"):
+        make_synchroniser(CommSettings(sync="horovod"))
+
+
+def test_wire_types_are_distrains_own() -> None:
+    with pytest.raises(ValueError, match="needs sync=distrain"):
+        CommSettings(sync="gloo", wire_dtype="bf16")
