@@ -139,11 +139,27 @@ def _line(name: str, work: Workload) -> Line:
     return {"bench": "loader", "name": name, "set": work.name, "threads": work.threads}
 
 
+def _prepare(name: str, work: Workload, expected: np.ndarray) -> tuple[Contender | None, Line]:
+    """Return a contender whose pixels are right and the start of its line, or the line that says why not."""
+    line = _line(name, work)
+    try:
+        contender = {**_OURS, **_OTHERS}[name](work)
+        line |= check(contender, work, expected)
+    except Unavailable as reason:
+        return None, {**line, "error": str(reason)}
+    except Exception as error:
+        if name in _OURS:
+            raise
+        # A peer that breaks must not take the others' figures with it.
+        return None, {**line, "error": f"{type(error).__name__}: {error}"}
+    return (None if "error" in line else contender), line
+
+
 def run(
     set_name: str = "orig",
     threads: int = 1,
     against: str = DEFAULT_AGAINST,
-    count: int = 256,
+    count: int = 512,
     passes: int = 7,
 ) -> Iterator[Line]:
     """Run the benchmark and yield one line a contender, ready for JSON.
@@ -164,19 +180,13 @@ def run(
             known = ",".join(_OTHERS)
             raise UsageError("--against", f"{name!r} is no peer{nearest(name, _OTHERS)}", f"use {known}")
     if count < 32 or count % 32:
-        raise UsageError("--images", f"{count} is no multiple of 32", "use e.g. 256")
+        raise UsageError("--images", f"{count} is no multiple of 32", "use e.g. 512")
     work = make_workload(set_name, count, threads)
     expected = _reference(work)
     ready: list[tuple[Contender, Line]] = []
     for name in [*_OURS, *peers]:
-        line = _line(name, work)
-        try:
-            contender = {**_OURS, **_OTHERS}[name](work)
-        except Unavailable as reason:
-            yield {**line, "error": str(reason)}
-            continue
-        line |= check(contender, work, expected)
-        if "error" in line:
+        contender, line = _prepare(name, work, expected)
+        if contender is None:
             yield line
         else:
             ready.append((contender, line))

@@ -125,11 +125,12 @@ class Dali:
             )
             return fn.flip(image, horizontal=flip)
 
-        self._pipeline = pipeline()
-        self._pipeline.build()
-        self._rounds = len(encoded) // CHUNK
-        if len(encoded) % CHUNK:
-            raise Unavailable(f"takes whole batches only: choose a multiple of {CHUNK} images")
+        self._rounds = len(encoded) // CHUNK  # `run` takes multiples of CHUNK only
+        try:
+            self._pipeline = pipeline()
+            self._pipeline.build()
+        except RuntimeError as error:  # e.g. its codec library is a package of its own
+            raise Unavailable(f"the pipeline does not build: {str(error).splitlines()[0]}") from error
 
     def batches(self) -> Iterator[np.ndarray]:
         """Yield the pipeline's batches of one epoch."""
