@@ -24,6 +24,9 @@ from distrain.comm.settings import CommSettings
 
 Line = dict[str, object]
 
+SMALL_BYTES = 128 << 10
+CALLS_OF_SMALL = 20
+
 
 def contribution(rank: int, count: int) -> torch.Tensor:
     """Return what a rank puts in: ``float32 [count]``, whole numbers that no two ranks share."""
@@ -49,7 +52,12 @@ def is_correct(contender: Contender, count: int, comm: MPI.Intracomm) -> bool:
 def measure(
     contenders: Sequence[Contender], count: int, iterations: int, comm: MPI.Intracomm
 ) -> list[list[float]]:
-    """Return, for each contender, the seconds of the slowest rank in each iteration (collective)."""
+    """Return, for each contender, the seconds of the slowest rank in each iteration (collective).
+
+    Of small payloads an iteration is a row of calls, and its time that of one: a single one would
+    mostly time how ranks leave the barrier before it.
+    """
+    calls = CALLS_OF_SMALL if 4 * count <= SMALL_BYTES else 1
     source = contribution(comm.rank, count)
     payload = torch.empty_like(source)
     times = np.zeros((len(contenders), iterations))
@@ -58,8 +66,9 @@ def measure(
             payload.copy_(source)
             comm.Barrier()
             start = time.perf_counter()
-            contender.allreduce(payload)
-            elapsed = time.perf_counter() - start
+            for _ in range(calls):
+                contender.allreduce(payload)
+            elapsed = (time.perf_counter() - start) / calls
             if iteration >= 0:
                 times[row, iteration] = elapsed
     comm.Allreduce(MPI.IN_PLACE, times, op=MPI.MAX)
