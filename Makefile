@@ -21,11 +21,11 @@ MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle
 PYTEST := $(BIN)/python -m pytest
 SMOKE  ?= runs/smoke-data
 
-.PHONY: help install install-test smoke test test-unit test-mpi test-cluster test-gpu lint format horovod clean
+.PHONY: help install install-test smoke test test-unit test-mpi test-jobs test-cluster test-gpu fuzz lint format horovod clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu fuzz lint format horovod clean"
 
 install: $(INSTALLED)
 
@@ -73,6 +73,14 @@ test-cluster: install-test
 
 test-gpu: install-test
 	$(PYTEST) tests/gpu
+
+# The native decoder under libFuzzer with sanitizers for an hour; needs clang and its runtime.
+FUZZ         ?= build/fuzz
+FUZZ_SECONDS ?= 3600
+fuzz: install-test
+	$(BIN)/python tests/fuzz/make_seeds.py $(FUZZ)/corpus
+	$(BIN)/python tests/fuzz/build.py $(FUZZ)/fuzz_decode
+	$(FUZZ)/fuzz_decode $(FUZZ)/corpus -dict=tests/fuzz/jpeg.dict -max_len=8000 -max_total_time=$(FUZZ_SECONDS)
 
 lint: install-test
 	$(BIN)/ruff check .
