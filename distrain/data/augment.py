@@ -29,7 +29,7 @@ def train_crops(
     """Draw crop and flip of each image.
 
     Args:
-        settings: ranges of area and aspect ratio, probability of a flip.
+        settings: kind of crop, ranges of area and aspect ratio, probability of a flip.
         seed, epoch: of the run.
         indices: int [N], image indices.
         widths, heights: int [N], of the images in pixels.
@@ -38,6 +38,11 @@ def train_crops(
         crops int32 [N, 4], rows of (x, y, width, height) inside the images, and flips bool [N].
     """
     numbers = uniforms(streams(key(seed, epoch, _AUGMENT), indices), _DRAWS)
+    flips = numbers[:, -1] < settings.flip
+    if settings.crop == "whole":
+        return whole_crops(widths, heights), flips
+    if settings.crop == "center":
+        return eval_crops(1, 1, widths, heights), flips
     draws = numbers[:, : 4 * _TRIES].reshape(-1, _TRIES, 4)  # image, try, (area, ratio, x, y)
     w, h = widths.astype(np.float64)[:, None], heights.astype(np.float64)[:, None]
     low, high = settings.scale
@@ -52,7 +57,7 @@ def train_crops(
     crops = tries[np.arange(len(first)), first]
     none = ~fits.any(axis=1)
     crops[none] = _central(settings.ratio, w[none, 0], h[none, 0])
-    return crops.astype(np.int32), numbers[:, -1] < settings.flip
+    return crops.astype(np.int32), flips
 
 
 def _central(ratio: tuple[float, float], w: np.ndarray, h: np.ndarray) -> np.ndarray:
@@ -82,3 +87,9 @@ def eval_crops(resize: int, size: int, widths: np.ndarray, heights: np.ndarray) 
     side = np.clip(np.rint(short * (size / resize)), 1, short).astype(np.int64)
     x, y = (widths.astype(np.int64) - side) // 2, (heights.astype(np.int64) - side) // 2
     return np.stack([x, y, side, side], axis=1).astype(np.int32)
+
+
+def whole_crops(widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """Return crops that are all of each image: int32 [N, 4]; a resize makes them square."""
+    zeros = np.zeros(len(widths), np.int64)
+    return np.stack([zeros, zeros, widths, heights], axis=1).astype(np.int32)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from distrain.data.assemble import Assembler
-from distrain.data.augment import eval_crops, train_crops
+from distrain.data.augment import eval_crops, train_crops, whole_crops
+from distrain.data.colour import jitter, jitter_factors
 from distrain.data.decode.engine import DecodeEngine
 from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
@@ -43,18 +44,17 @@ class _Buffers:
     for copies to the device that are still under way.
     """
 
-    def __init__(self, side: int, pinned: bool) -> None:
-        self._side = side
+    def __init__(self, pinned: bool) -> None:
         self._pinned = pinned
-        self._free: dict[int, list[np.ndarray]] = {}
+        self._free: dict[tuple[int, ...], list[np.ndarray]] = {}
 
-    def take(self, count: int) -> tuple[torch.Tensor, np.ndarray]:
+    def take(self, count: int, side: int) -> tuple[torch.Tensor, np.ndarray]:
         """Return a tensor uint8 [count, side, side, 3] and a view of its memory."""
-        shape = (count, self._side, self._side, 3)
+        shape = (count, side, side, 3)
         if self._pinned:
             tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return tensor, tensor.numpy()
-        free = self._free.setdefault(count, [])
+        free = self._free.setdefault(shape, [])
         memory = free.pop() if free else np.empty(shape, np.uint8)
         lent = memory.view()  # the tensor's storage holds this very object: its end is that of all uses
         weakref.finalize(lent, free.append, memory).atexit = False
@@ -69,13 +69,12 @@ class _Loader(ABC):
         store: Store,
         settings: DataSettings,
         engine: DecodeEngine,
-        side: int,
         replace: bool,
         pinned: bool | None,
     ) -> None:
         self._store = store
         self._assembler = Assembler(store, engine, settings.on_bad_image, replace)
-        self._buffers = _Buffers(side, torch.cuda.is_available() if pinned is None else pinned)
+        self._buffers = _Buffers(torch.cuda.is_available() if pinned is None else pinned)
         self._pipeline: Pipeline[torch.Tensor] = Pipeline(
             self._begin, settings.threads, settings.queue_batches
         )
@@ -147,7 +146,7 @@ class TrainLoader(_Loader):
         self.steps_per_epoch = self._reading.steps_per_epoch
         self._settings = settings
         self._rank, self._seed, self._windows = rank, seed, windows
-        super().__init__(store, settings, engine, settings.image_size, True, pinned)
+        super().__init__(store, settings, engine, True, pinned)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on; beginning in the middle costs nothing extra.
@@ -192,9 +191,12 @@ class TrainLoader(_Loader):
 
         def fill(part: range, out: np.ndarray) -> np.ndarray:
             indices = order.indices(positions[part.start : part.stop])
-            return self._assembler.fill(indices, crops, out, blobs)
+            used = self._assembler.fill(indices, crops, out, blobs)
+            if settings.augment.jitter.is_on:
+                jitter(out, jitter_factors(settings.augment.jitter, self._seed, epoch, used))
+            return used
 
-        images, pixels = self._buffers.take(settings.batch_per_rank)
+        images, pixels = self._buffers.take(settings.batch_per_rank, settings.image_size_of(epoch))
         return Work(images, pixels, fill)
 
 
@@ -228,7 +230,8 @@ class EvalLoader(_Loader):
         self.count = len(self._part)
         self._batch = settings.eval_batch_per_rank
         self._resize, self._size = settings.eval_sides
-        super().__init__(store, settings, engine, self._size, False, pinned)
+        self._whole = settings.eval_crop == "whole"
+        super().__init__(store, settings, engine, False, pinned)
 
     def __len__(self) -> int:
         """Return the number of batches of this rank."""
@@ -253,11 +256,14 @@ class EvalLoader(_Loader):
 
         def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             chosen = records[indices]
-            squares = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
-            return squares, np.zeros(len(indices), bool)
+            if self._whole:
+                found = whole_crops(chosen["width"], chosen["height"])
+            else:
+                found = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
+            return found, np.zeros(len(indices), bool)
 
         def fill(part: range, out: np.ndarray) -> np.ndarray:
             return self._assembler.fill(wanted[part.start : part.stop], crops, out)
 
-        images, pixels = self._buffers.take(len(wanted))
+        images, pixels = self._buffers.take(len(wanted), self._size)
         return Work(images, pixels, fill)

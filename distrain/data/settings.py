@@ -9,12 +9,30 @@ from pydantic import Field, model_validator
 from distrain.settings import Settings
 
 
-class AugmentSettings(Settings):
-    """Training transform: random resized crop and flip."""
+class JitterSettings(Settings):
+    """Colour jitter of training images; 0 leaves a property alone."""
 
+    brightness: float = Field(0.0, ge=0, lt=1, description="factor drawn from 1 - x to 1 + x")
+    contrast: float = Field(0.0, ge=0, lt=1, description="factor drawn from 1 - x to 1 + x")
+    saturation: float = Field(0.0, ge=0, lt=1, description="factor drawn from 1 - x to 1 + x")
+
+    @property
+    def is_on(self) -> bool:
+        """True if any colour changes."""
+        return max(self.brightness, self.contrast, self.saturation) > 0
+
+
+class AugmentSettings(Settings):
+    """Training transform: what is cut out of an image, flip, colours."""
+
+    crop: Literal["random", "center", "whole"] = Field(
+        "random",
+        description="random: random resized crop; center: largest central square; whole: all of it, resized",
+    )
     scale: tuple[float, float] = Field((0.08, 1.0), description="area of the crop, as parts of the image")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio (width/height) of the crop")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    jitter: JitterSettings = JitterSettings()
 
     @model_validator(mode="after")
     def _ranges(self) -> AugmentSettings:
@@ -63,6 +81,15 @@ class DataSettings(Settings):
     eval_image_size: int | None = Field(
         None, ge=8, description="side of the evaluation crop; default: image_size"
     )
+    eval_crop: Literal["center", "whole"] = Field(
+        "center",
+        description="center: resize, then centre crop; whole: the whole image resized to eval_image_size",
+    )
+    image_size_from: dict[int, int] = Field(
+        {},
+        description="progressive resizing: training crop from an epoch on, e.g. {0: 128, 30: 160}; "
+        "image_size is the largest, and holds where nothing is said",
+    )
     augment: AugmentSettings = AugmentSettings()
     last_batch: Literal["drop", "wrap"] = Field(
         "drop",
@@ -88,6 +115,21 @@ class DataSettings(Settings):
                 "set both, e.g. reshuffle=partial partial=0.1, or leave partial out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sizes(self) -> DataSettings:
+        for epoch, size in self.image_size_from.items():
+            if epoch < 0 or not 8 <= size <= self.image_size:
+                raise ValueError(
+                    f"image_size_from={{{epoch}: {size}}} is not an epoch from 0 on and a side of 8 to "
+                    f"image_size={self.image_size} pixels; write e.g. {{0: 128, 30: 160}}"
+                )
+        return self
+
+    def image_size_of(self, epoch: int) -> int:
+        """Return the side of the training crop in an epoch, pixels."""
+        begun = [first for first in self.image_size_from if first <= epoch]
+        return self.image_size_from[max(begun)] if begun else self.image_size
 
     @property
     def moving_fraction(self) -> float:
