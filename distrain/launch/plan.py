@@ -52,10 +52,11 @@ class Plan:
         """Raise what would keep the run from starting.
 
         Raises:
-            DataError: a local run whose data is not there; other machines may see what this one does not.
+            ConfigError: a local run whose data is not there; other machines may see what this one does not.
         """
         if self.packs.problems and self.config.launch.target == "local":
-            raise self.packs.problems[0]
+            problem = self.packs.problems[0]
+            raise ConfigError(problem.where, problem.problem, problem.do)
 
 
 def nodes_of(config: RunConfig) -> tuple[Host, ...]:

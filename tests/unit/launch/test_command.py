@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from distrain.cli import launch as launch_commands
 from distrain.config import RunConfig, load
-from distrain.errors import ConfigError, DataError
+from distrain.errors import ConfigError
 
 Config = Callable[..., RunConfig]
 Mpirun = Callable[[str], Path]
@@ -65,9 +65,9 @@ def test_dry_run_tells_all_and_writes_nothing(project: Path, fake_mpirun: Mpirun
 def test_dry_run_without_data_shows_the_command_and_fails(project: Path, fake_mpirun: Mpirun) -> None:
     fake_mpirun(OPENMPI)
     (project / "train" / "manifest.json").unlink()
-    with pytest.raises(DataError, match="train: there is no pack here"):
+    with pytest.raises(ConfigError, match="train: there is no pack here"):
         distrain("launch", "run.yaml", "--dry-run")
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         distrain("launch", "run.yaml")
     assert not (project / "runs").exists()
 

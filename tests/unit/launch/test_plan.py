@@ -127,7 +127,7 @@ def test_missing_and_damaged_packs(config: Config, fake_mpirun: Mpirun, project:
     made = plan(config())
     assert made.derived.node_bytes is None and made.derived.train_images == 1000
     assert "unknown (pack not found)" in describe(made)
-    with pytest.raises(DataError, match="val: there is no pack here"):
+    with pytest.raises(ConfigError, match="val: there is no pack here"):
         made.check()
     (project / "hosts").write_text("a\n")
     plan(config("launch.target=hosts", "launch.hosts=hosts")).check()  # the nodes may see it
