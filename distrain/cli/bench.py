@@ -22,7 +22,9 @@ def allreduce(
     size: Annotated[
         str, typer.Option("--bytes", help="payload of each rank, e.g. 25MiB; several: 4KiB,1MiB")
     ],
-    algorithm: Annotated[str, typer.Option(help="Schedule of distrain's wire")] = "multicolor_ring",
+    algorithm: Annotated[
+        str | None, typer.Option(help="Schedule of distrain's wire; default: combine in the node's memory")
+    ] = None,
     colors: Annotated[int, typer.Option(min=1, max=16)] = 2,
     segment: Annotated[str, typer.Option(help="longest message on the wire")] = "1MiB",
     against: Annotated[str, typer.Option(help="peers: mpi,gloo,horovod; empty: none")] = "mpi,gloo,horovod",
@@ -43,8 +45,14 @@ def allreduce(
             raise UsageError(
                 "--against", f"{name!r} is no peer{nearest(name, known)}", f"use {','.join(known)}"
             )
-    registry.generate(algorithm, ranks, colors)  # an unknown algorithm is refused here, by name
-    settings = CommSettings(algorithm=algorithm, colors=colors, segment_bytes=parse_bytes(segment))
+    schedule = algorithm or "multicolor_ring"  # also what runs where the node's memory cannot be used
+    registry.generate(schedule, ranks, colors)  # an unknown algorithm is refused here, by name
+    settings = CommSettings(
+        algorithm=schedule,
+        colors=colors,
+        segment_bytes=parse_bytes(segment),
+        node_memory=algorithm is None,
+    )
     lines: list[dict[str, Any]] = []
     for text in size.split(","):
         arguments = ["--bytes", str(parse_bytes(text)), "--settings", settings.model_dump_json()]

@@ -40,6 +40,14 @@ def gap(a: list[float], b: list[float]) -> float:
 
 @pytest.mark.parametrize("algorithm", ["ring", "multicolor_ring"])
 def test_algorithms_give_the_same_training(launch: Launch, algorithm: str) -> None:
-    three = losses(launch, "--np", "3", "data.batch_per_rank=10", f"comm.algorithm={algorithm}", *GROUP)
+    three = losses(
+        launch,
+        "--np",
+        "3",
+        "data.batch_per_rank=10",
+        f"comm.algorithm={algorithm}",
+        "comm.node_memory=false",
+        *GROUP,
+    )
     one = losses(launch, "--np", "1", "data.batch_per_rank=30", *GROUP)
     assert three == pytest.approx(one, rel=1e-4)

@@ -20,6 +20,7 @@ def examine() -> Iterator[Check]:
         yield mpi.world(found)
     yield hardware.gpus(torch.facts.get("gpus"))
     yield from python.decoders()
+    yield python.exchange()
     yield hardware.compiler()
     yield hardware.cores()
     yield hardware.memory()

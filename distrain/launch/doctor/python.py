@@ -21,6 +21,12 @@ from distrain.data.decode.native import build_info
 built, text = build_info()
 print(json.dumps({"built": built, "text": text}))
 """
+_EXCHANGE = """
+import json
+from distrain.comm.shared.native import build_info
+built, text = build_info()
+print(json.dumps({"built": built, "text": text}))
+"""
 _TURBOJPEG = """
 import json, simplejpeg, cv2
 print(json.dumps({"opencv": cv2.__version__}))
@@ -68,6 +74,16 @@ def decoders() -> list[Check]:
         do = "images decode several times slower; install a C compiler (gcc), then " + _REINSTALL
         first = Check("decoder native", "slower", f"not usable: {reason}", do)
     return [first, second]
+
+
+def exchange() -> Check:
+    """Look at the C code with which the ranks of a node combine in its memory."""
+    facts, reason = ask_python(_EXCHANGE)
+    if facts is not None and facts["built"]:
+        return Check("exchange in memory", "ok", facts["text"], facts=facts)
+    reason = facts["text"] if facts else reason
+    do = "ranks of one node send messages instead; install a C compiler (gcc), then " + _REINSTALL
+    return Check("exchange in memory", "slower", f"not usable: {reason}", do)
 
 
 def peers() -> list[Check]:

@@ -35,6 +35,12 @@ def test_a_broken_torch_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.verdict == "broken" and check.found == "ImportError: libcudart.so.12: cannot open"
 
 
+def test_without_the_exchange_in_memory_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "_EXCHANGE", 'print(\'{"built": false, "text": "no compiler"}\')')
+    check = python.exchange()
+    assert check.verdict == "slower" and "no compiler" in check.found
+
+
 def test_without_the_native_decoder_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python, "_NATIVE", 'print(\'{"built": false, "text": "no compiler"}\')')
     native, turbojpeg = python.decoders()
