@@ -14,10 +14,16 @@ import faulthandler
 import sys
 from collections.abc import Iterator
 
+import mpi4py
 import pytest
 
-from distrain.comm import mpi
-from distrain.world import World
+# In a job the engine's thread alone calls MPI, and "serialized" is enough. Tests also call it from their
+# own thread, and run engines of several emulated jobs at once. Whole jobs (tests/jobs) keep the real level.
+mpi4py.rc.thread_level = "multiple"
+from mpi4py import MPI  # noqa: E402, F401  (its import starts MPI, at this level)
+
+from distrain.comm import mpi  # noqa: E402
+from distrain.world import World  # noqa: E402
 
 SECONDS_PER_TEST = 60
 STATUS = pytest.StashKey[int]()
