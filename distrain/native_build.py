@@ -11,10 +11,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Fused multiply-add would make float results depend on the processor.
+# Fused multiply-add would make float results depend on the processor: kernels and ranks give the same bits.
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-Wall", "-Wextra", "-ffp-contract=off", "-fvisibility=hidden")
 
 
@@ -45,7 +45,9 @@ def run(command: Sequence[str]) -> str:
 
 
 def build(
-    library: Path, sources: Sequence[Path], flags: Sequence[str] = (), compiler: Sequence[str] | None = None
+    library: Path,
+    make: Callable[[list[str], Path], Sequence[str | Path]],
+    compiler: Sequence[str] | None = None,
 ) -> None:
     """Compile and link a library, and put it in its place in one step.
 
@@ -53,8 +55,8 @@ def build(
 
     Args:
         library: the file to make.
-        sources: C files.
-        flags: besides `FLAGS`.
+        make: given the compiler and a folder for what lies between, returns what is linked: objects
+            that it has compiled there, or flags and C files.
         compiler: e.g. ``["gcc"]``; None: the one that is found.
 
     Raises:
@@ -65,9 +67,10 @@ def build(
         raise BuildError("no C compiler found (looked for $CC, cc, gcc, clang)")
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as folder:
-            linked = Path(folder) / library.name
-            run([*command, *FLAGS, *flags, "-shared", *map(str, sources), "-o", str(linked)])
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as name:
+            folder = Path(name)
+            linked = folder / library.name
+            run([*command, "-shared", *map(str, make(command, folder)), "-o", str(linked)])
             os.replace(linked, library)
     except OSError as error:
         raise BuildError(str(error)) from error

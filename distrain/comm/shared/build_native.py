@@ -23,7 +23,8 @@ def build(library: Path = LIBRARY) -> None:
     Raises:
         BuildError: there is no compiler, or it fails.
     """
-    native_build.build(library, [SOURCES / "channel.c", SOURCES / "reduce.c"], ["-fwrapv"])
+    inputs = (*native_build.FLAGS, "-fwrapv", SOURCES / "channel.c", SOURCES / "reduce.c")
+    native_build.build(library, lambda compiler, folder: inputs)
 
 
 def main() -> int:

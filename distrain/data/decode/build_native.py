@@ -5,12 +5,11 @@ Runs at install (`setup.py`) and on demand (`python -m distrain.data.decode.buil
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from distrain import native_build
 from distrain.native_build import BuildError, find_compiler, run
 
 __all__ = ["LIBRARY", "BuildError", "build", "compile_objects", "find_compiler", "main"]
@@ -19,9 +18,7 @@ SOURCES = Path(__file__).with_name("csrc")
 LIBRARY = Path(__file__).with_name("_native.so")
 
 PLAIN_FILES = ("header", "huffman", "blob", "taps", "raw", "decoder")
-# Fused multiply-add would make float results depend on the processor: both kernels give the same bits.
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi", "-ffp-contract=off",
-         "-fvisibility=hidden")  # fmt: skip
+FLAGS = (*native_build.FLAGS, "-Wno-psabi")
 AVX2_FLAGS = ("-mavx2", "-mbmi", "-mbmi2", "-mlzcnt")
 
 
@@ -60,19 +57,7 @@ def build(library: Path = LIBRARY, compiler: Sequence[str] | None = None) -> Non
     Raises:
         BuildError: there is no compiler, or it fails.
     """
-    command = list(compiler or find_compiler() or [])
-    if not command:
-        raise BuildError("no C compiler found (looked for $CC, cc, gcc, clang)")
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=library.parent) as name:
-            folder = Path(name)
-            objects = compile_objects(command, folder)
-            linked = folder / library.name
-            run([*command, "-shared", "-o", str(linked), *map(str, objects)])
-            os.replace(linked, library)
-    except OSError as error:
-        raise BuildError(str(error)) from error
+    native_build.build(library, compile_objects, compiler)
 
 
 def main() -> int:
