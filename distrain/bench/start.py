@@ -7,15 +7,36 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distrain.errors import LaunchError
+from distrain.bench.machines import Machines, why_not
+from distrain.errors import LaunchError, UsageError
 from distrain.launch import local, machine, mpi
-from distrain.launch.job import Job
+from distrain.launch.dialects import hostfile_text
+from distrain.launch.hosts import Host
+from distrain.launch.job import Command, Job
 
 
-def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> list[dict[str, object]]:
-    """Run ``python -m module arguments --out FILE`` on so many ranks of this machine.
+@dataclass(frozen=True)
+class Emulation:
+    """Emulated machines to run on; see `machines.Machines`.
+
+    Attributes:
+        count: how many; ranks are spread over them in blocks.
+        rails: network cards of each.
+        rate: of each link, as tc spells it (``1gbit``); empty: unlimited.
+    """
+
+    count: int
+    rails: int = 1
+    rate: str = ""
+
+
+def run_ranks(
+    module: str, arguments: Sequence[str], ranks: int, emulation: Emulation | None = None
+) -> list[dict[str, object]]:
+    """Run ``python -m module arguments --out FILE`` on so many ranks, here or on emulated machines.
 
     The ranks' output goes to stderr, since stdout is for the result alone.
 
@@ -23,9 +44,9 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> list[dict[st
         The JSON objects that rank 0 wrote, in order.
 
     Raises:
-        LaunchError: no MPI, or the job failed.
+        UsageError: the ranks do not spread evenly over the emulated machines.
+        LaunchError: no MPI, machines cannot be emulated here, or the job failed.
     """
-    found = mpi.find()
     with tempfile.TemporaryDirectory(prefix="distrain-bench-") as folder:
         out = Path(folder) / "lines.jsonl"
         job = Job(
@@ -35,7 +56,7 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> list[dict[st
             as_root=os.geteuid() == 0,
             env={"DISTRAIN_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"},
         )
-        outcome = _run_with_stdout_as_stderr(found.command(job))
+        outcome = _run_here(job) if emulation is None else _run_emulated(job, emulation, Path(folder))
         if outcome.code != 0 or not out.exists():
             raise LaunchError(
                 "bench",
@@ -45,7 +66,34 @@ def run_ranks(module: str, arguments: Sequence[str], ranks: int) -> list[dict[st
         return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def _run_with_stdout_as_stderr(command: local.Command) -> local.Outcome:
+def _run_here(job: Job) -> local.Outcome:
+    return _run_with_stdout_as_stderr(mpi.find().command(job))
+
+
+def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome:
+    """Start a job from the first machine, in the environment that a login there would give."""
+    if job.np % emulation.count:
+        raise UsageError(
+            "bench", f"{job.np} ranks do not spread over {emulation.count} machines", "use a multiple"
+        )
+    reason = why_not()
+    if reason is not None:
+        raise LaunchError("bench", reason, "run as root where that is allowed, or leave out --machines")
+    found = mpi.find()
+    with Machines(emulation.count, emulation.rails, emulation.rate) as machines:
+        hosts = tuple(Host(name, job.np // emulation.count) for name in machines.names)
+        hostfile = folder / "hosts"
+        hostfile.write_text(hostfile_text(found.dialect, hosts))
+        placed = replace(
+            job, place="hosts", hosts=hosts, hostfile=str(hostfile), extra=machines.starter_args(found.name)
+        )
+        built = found.command(placed)
+        return _run_with_stdout_as_stderr(
+            Command(tuple(machines.entering(machines.names[0], built.argv)), built.env)
+        )
+
+
+def _run_with_stdout_as_stderr(command: Command) -> local.Outcome:
     kept = os.dup(1)
     try:
         os.dup2(2, 1)

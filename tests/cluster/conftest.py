@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from distrain.bench import machines as emulated
 from distrain.launch import mpi
-from tests.cluster import emulated, lab
+from tests.cluster import lab
 
 RECIPE = """
 name: cluster

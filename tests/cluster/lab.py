@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.cluster.emulated import Machines
+from distrain.bench.machines import Machines
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "srun")
 PLUGIN = Path("/usr/lib/x86_64-linux-gnu/pmix2/lib/libpmix.so")  # slurmd loads it by this name

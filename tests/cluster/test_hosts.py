@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from distrain.bench.machines import Machines
 from distrain.launch import mpi
-from tests.cluster.emulated import Machines
 
 HIDDEN = ("SLURM_", "OMPI_", "PMIX_", "PRTE_", "PMI_", "DISTRAIN_")
 
@@ -21,27 +21,7 @@ def launch(machines: Machines, project: Path, *words: str) -> subprocess.Complet
     """Run the launcher on h0; what belongs to this network only goes through launch.mpirun_args."""
     path = mpi.locate()
     assert path is not None
-    extra = {
-        "openmpi5": [
-            *("--prtemca", "plm", "ssh", "--prtemca", "plm_ssh_agent", str(machines.agent)),
-            *("--prtemca", "ras", "^slurm", "--prtemca", "prte_if_include", machines.network),
-            *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self,sm"),
-            *("--mca", "btl_tcp_if_include", machines.network),
-        ],
-        "openmpi4": [
-            *("--mca", "plm", "rsh", "--mca", "plm_rsh_agent", str(machines.agent)),
-            *(
-                "--mca",
-                "oob_tcp_if_include",
-                machines.network,
-                "--mca",
-                "btl_tcp_if_include",
-                machines.network,
-            ),
-        ],
-        "mpich": ["-launcher", "ssh", "-launcher-exec", str(machines.agent), "-iface", "eth0"],
-        "intelmpi": ["-bootstrap", "ssh", "-bootstrap-exec", str(machines.agent), "-iface", "eth0"],
-    }[mpi.find().name]
+    extra = machines.starter_args(mpi.find().name)
     environ = {n: v for n, v in os.environ.items() if n == "DISTRAIN_MPIRUN" or not n.startswith(HIDDEN)}
     command = [sys.executable, "-m", "distrain", "launch", "run.yaml", "--hosts", "my hosts.txt", *words]
     return machines.run(
@@ -79,7 +59,7 @@ def test_a_lost_machine_is_not_success(project: Path, machines: Machines) -> Non
     """Open MPI returns 0 when it loses a whole host: only a result proves that a run completed."""
     (project / "my hosts.txt").write_text("h0\nh1\n")
     metrics = project / "runs" / "cluster" / "metrics.jsonl"
-    with Machines(2, subnet="10.92.0") as doomed, ThreadPoolExecutor() as pool:
+    with Machines(2, base="10.92") as doomed, ThreadPoolExecutor() as pool:
         job = pool.submit(launch, doomed, project, "train.duration=100000st")
         while not metrics.exists() and not job.done():
             time.sleep(0.1)

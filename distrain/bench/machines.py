@@ -1,8 +1,9 @@
-"""Several machines on one: Linux namespaces, each with a host name, a network card and a /dev/shm of its own.
+"""Several machines on one: Linux namespaces, each with a host name, network cards and a /dev/shm of its own.
 
-Needs root, iproute2 and util-linux. A machine is one sleeping process in its own net, uts, mount and
-ipc namespaces; a switch is one more, with a bridge. When these processes die the kernel removes all
-of it: links, bridges, mounts. They die with the test, whatever ends it.
+Benchmarks and tests of several hosts run on them, with links of a stated rate. Needs root, iproute2
+and util-linux. A machine is one sleeping process in its own net, uts, mount and ipc namespaces; a
+switch is one more, with a bridge for each rail. When these processes die the kernel removes all of it:
+links, bridges, mounts. They die with the process that made them, whatever ends it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-NEEDED = ("unshare", "nsenter", "setpriv", "ip")
+NEEDED = ("unshare", "nsenter", "setpriv", "ip", "tc")
 _START_SECONDS = 20.0
+# Of a link's token bucket: a burst of some frames, and room for what TCP sends before it learns the rate.
+_QUEUE = ("burst", "256kb", "limit", "4mb")
 
 # UCX and Slurm look into /sys: it must show this machine's cards, and still the control groups.
 _SETUP = """
@@ -55,17 +58,24 @@ def why_not() -> str | None:
 
 
 class Machines:
-    """A context of ``count`` machines ``h0``, ``h1``, ... on one network.
+    """A context of ``count`` machines ``h0``, ``h1``, ... on one or more networks.
 
     Attributes:
         names: of the machines.
+        networks: one for each rail, e.g. ``10.91.0.0/24``; rail r is the card ``eth{r}``.
         agent: path of the program that stands in for ssh.
+
+    Args:
+        count: how many, 1 to 250.
+        rails: network cards of each.
+        rate: of each link in each direction, as tc spells it, e.g. ``1gbit``; empty: as fast as the kernel.
+        base: first two numbers of the addresses; machines made at the same time may share it.
     """
 
-    def __init__(self, count: int, subnet: str = "10.91.0") -> None:
+    def __init__(self, count: int, rails: int = 1, rate: str = "", base: str = "10.91") -> None:
         self.names = tuple(f"h{number}" for number in range(count))
-        self.network = f"{subnet}.0/24"
-        self._subnet = subnet
+        self.networks = tuple(f"{base}.{rail}.0/24" for rail in range(rails))
+        self._base, self._rails, self._rate = base, rails, rate
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="machines-"))
         self.agent = self._folder / "agent"
@@ -84,22 +94,66 @@ class Machines:
         self.stop()
 
     def _start(self) -> None:
-        addresses = "".join(f"{self._subnet}.{i + 1} {name}\n" for i, name in enumerate(self.names))
+        addresses = "".join(f"{self._address(i)} {name}\n" for i, name in enumerate(self.names))
         hosts = self._folder / "hosts"
         hosts.write_text("127.0.0.1 localhost\n" + addresses)
         self._hold("switch", "ip link set lo up")
         for name in self.names:
             self._hold(name, _SETUP.format(name=name, hosts=hosts, folder=self._folder))
-        cables = ["link add br0 type bridge", "link set br0 up"]
-        for number, name in enumerate(self.names):
-            pid = self._processes[name].pid
-            cables.append(f"link add port{number} type veth peer name eth0 netns {pid}")
-            cables.append(f"link set port{number} master br0 up")
+        cables = []
+        for rail in range(self._rails):
+            cables += [f"link add br{rail} type bridge", f"link set br{rail} up"]
+            for number, name in enumerate(self.names):
+                pid, port = self._processes[name].pid, _port(number, rail)
+                cables.append(f"link add {port} type veth peer name eth{rail} netns {pid}")
+                cables.append(f"link set {port} master br{rail} up")
         self._ip("switch", cables)
         for number, name in enumerate(self.names):
-            self._ip(name, [f"addr add {self._subnet}.{number + 1}/24 dev eth0", "link set eth0 up"])
+            cards = [
+                (f"addr add {self._address(number, rail)}/24 dev eth{rail}", f"link set eth{rail} up")
+                for rail in range(self._rails)
+            ]
+            self._ip(name, [line for lines in cards for line in lines])
+        if self._rate:
+            self.set_rate(self._rate)
         self.agent.write_text(_AGENT.format(folder=self._folder))
         self.agent.chmod(0o755)
+
+    def _address(self, number: int, rail: int = 0) -> str:
+        return f"{self._base}.{rail}.{number + 1}"
+
+    def set_rate(self, rate: str) -> None:
+        """Limit every link in both directions: at the machine's card and at the switch's port."""
+        for number, name in enumerate(self.names):
+            for rail in range(self._rails):
+                for where, device in ((name, f"eth{rail}"), ("switch", _port(number, rail))):
+                    shape = ["root", "tbf", "rate", rate, *_QUEUE]
+                    self.run(where, ["tc", "qdisc", "replace", "dev", device, *shape], check=True)
+
+    def plug(self, name: str, rail: int = 0, up: bool = True) -> None:
+        """Plug a machine's cable in, or pull it: the machine sees its link go."""
+        port = _port(self.names.index(name), rail)
+        self.run("switch", ["ip", "link", "set", port, "up" if up else "down"], check=True)
+
+    def starter_args(self, dialect: str) -> tuple[str, ...]:
+        """Return what mpirun must be told about these networks and their ssh, in an entry of `DIALECTS`."""
+        networks = ",".join(self.networks)
+        if dialect == "openmpi5":
+            return (
+                *("--prtemca", "plm", "ssh", "--prtemca", "plm_ssh_agent", str(self.agent)),
+                *("--prtemca", "ras", "^slurm", "--prtemca", "prte_if_include", self.networks[0]),
+                *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self,sm"),
+                *("--mca", "btl_tcp_if_include", networks),
+            )
+        if dialect == "openmpi4":
+            return (
+                *("--mca", "plm", "rsh", "--mca", "plm_rsh_agent", str(self.agent)),
+                *("--mca", "oob_tcp_if_include", self.networks[0]),
+                *("--mca", "btl_tcp_if_include", networks),
+            )
+        if dialect == "mpich":
+            return ("-launcher", "ssh", "-launcher-exec", str(self.agent), "-iface", "eth0")
+        return ("-bootstrap", "ssh", "-bootstrap-exec", str(self.agent), "-iface", "eth0")
 
     def _hold(self, name: str, setup: str) -> None:
         ready = self._folder / f"{name}.ready"
@@ -152,6 +206,10 @@ class Machines:
         for name in list(self._processes):
             self.kill(name)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _port(number: int, rail: int) -> str:
+    return f"port{number}r{rail}"
 
 
 def _processes_in(space: str) -> list[int]:

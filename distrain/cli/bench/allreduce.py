@@ -1,4 +1,4 @@
-"""`distrain bench ...`: our own figures beside the peers', in one run."""
+"""`distrain bench allreduce`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-bench = typer.Typer(help="Benchmarks; each checks its answer first.", no_args_is_help=True)
 
-
-def register(app: typer.Typer) -> None:
-    """Add `bench` to the command line."""
-    app.add_typer(bench, name="bench")
-
-
-@bench.command("allreduce")
 def allreduce(
-    ranks: Annotated[int, typer.Option(min=1, help="ranks on this machine")],
+    ranks: Annotated[int, typer.Option(min=1, help="ranks in all")],
     size: Annotated[
         str, typer.Option("--bytes", help="payload of each rank, e.g. 25MiB; several: 4KiB,1MiB")
     ],
@@ -29,10 +21,16 @@ def allreduce(
     segment: Annotated[str, typer.Option(help="longest message on the wire")] = "1MiB",
     against: Annotated[str, typer.Option(help="peers: mpi,gloo,horovod; empty: none")] = "mpi,gloo,horovod",
     iterations: Annotated[int, typer.Option(min=3)] = 21,
+    machines: Annotated[
+        int,
+        typer.Option(min=0, help="emulated machines to spread the ranks over (needs root); 0: this one"),
+    ] = 0,
+    rails: Annotated[int, typer.Option(min=1, help="network cards of an emulated machine")] = 1,
+    rate: Annotated[str, typer.Option(help="rate of their links, as tc spells it; empty: none")] = "1gbit",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line on stdout")] = False,
 ) -> None:
     """Sum an array over ranks: distrain beside MPI's own allreduce, gloo and Horovod."""
-    from distrain.bench.start import run_ranks
+    from distrain.bench.start import Emulation, run_ranks
     from distrain.comm.settings import CommSettings
     from distrain.errors import UsageError, nearest
     from distrain.schedule import registry
@@ -53,11 +51,12 @@ def allreduce(
         segment_bytes=parse_bytes(segment),
         node_memory=algorithm is None,
     )
+    emulation = Emulation(machines, rails, rate) if machines else None
     lines: list[dict[str, Any]] = []
     for text in size.split(","):
         arguments = ["--bytes", str(parse_bytes(text)), "--settings", settings.model_dump_json()]
         arguments += ["--against", ",".join(peers), "--iterations", str(iterations)]
-        found = run_ranks("distrain.bench.allreduce", arguments, ranks)
+        found = run_ranks("distrain.bench.allreduce", arguments, ranks, emulation)
         lines += found
         if as_json:
             for line in found:
@@ -66,48 +65,6 @@ def allreduce(
         _show(lines)
     if not all(line.get("correct", True) for line in lines):
         sys.exit(1)
-
-
-@bench.command("loader")
-def loader(
-    set_name: Annotated[str, typer.Option("--set", help="orig, short256 or raw")] = "orig",
-    threads: Annotated[int, typer.Option(min=1, help="decoder threads of each contender")] = 1,
-    against: Annotated[
-        str | None, typer.Option(help="peers, e.g. torch,turbojpeg,dali; empty: none; default: all")
-    ] = None,
-    images: Annotated[int, typer.Option(min=32, help="pictures, a multiple of 32")] = 512,
-    passes: Annotated[int, typer.Option(min=1, help="timed passes over all pictures")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line on stdout")] = False,
-) -> None:
-    """Decode, crop and resize: images per CPU-second beside torch, OpenCV, DALI, FFCV, WebDataset."""
-    from distrain.bench.loader import DEFAULT_AGAINST, run
-
-    chosen = DEFAULT_AGAINST if against is None else against
-    lines: list[dict[str, Any]] = []
-    for line in run(set_name, threads, chosen, images, passes):
-        lines.append(line)
-        if as_json:
-            print(json.dumps(line), flush=True)
-    if not as_json:
-        _show_loader(lines)
-    if not all(line.get("correct", True) for line in lines):
-        sys.exit(1)
-
-
-def _show_loader(lines: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="loader: crop, resize and flip to 224 x 224")
-    for heading in ("set", "threads", "who", "images / CPU-s", "images / s"):
-        table.add_column(heading, justify="right")
-    for line in lines:
-        head = (str(line["set"]), str(line["threads"]), str(line["name"]))
-        if "error" in line:
-            table.add_row(*head, str(line["error"]), "")
-        else:
-            table.add_row(*head, f"{line['images_per_cpu_s']:,.0f}", f"{line['images_per_s']:,.0f}")
-    Console().print(table)
 
 
 def _show(lines: list[dict[str, Any]]) -> None:
