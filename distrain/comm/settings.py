@@ -17,7 +17,10 @@ class CommSettings(Settings):
         2, ge=1, le=16, description="independent rings (or trees) that carry parts of the payload"
     )
     segment_bytes: Bytes = Field(
-        1 << 20, gt=0, description="longest message on the wire; longer slots are pipelined"
+        64_000,
+        gt=0,
+        description="longest message on the wire; longer slots are pipelined. Below the size from which "
+        "the MPI asks the receiver first (Open MPI over TCP: 65536 with its header)",
     )
     node_memory: bool = Field(
         True, description="ranks of one node combine in its memory; false: by messages, as between nodes"

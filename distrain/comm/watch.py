@@ -22,7 +22,7 @@ class Pace:
     wait becomes at most a tenth longer, and a long wait costs next to no CPU.
     """
 
-    SPIN_SECONDS = 100e-6
+    SPIN_SECONDS = 20e-6
     LONGEST_SECONDS = 1e-3
 
     def __init__(self) -> None:

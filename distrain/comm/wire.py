@@ -31,8 +31,9 @@ from distrain.schedule.registry import family, generate
 
 # The MPI standard promises tags up to here; most libraries allow more.
 SMALLEST_TAG_LIMIT = 32767
-# Segments of one color in flight: enough to keep a pipeline of a few steps full.
-WINDOW = 4
+# Segments of one color in flight: half a megabyte keeps a link of a few Gbit/s busy while this rank sleeps
+# and adds. Four were enough for the mean, eight also for the slowest of many ranks.
+WINDOW = 8
 # For the collectives that a chosen algorithm lacks (trees have no halves).
 RING = "multicolor_ring"
 # Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
