@@ -21,7 +21,6 @@ import distrain
 from distrain.bench.contenders import PEERS, Contender, Distrain, Unavailable
 from distrain.bench.stats import allreduce_line, error_line
 from distrain.comm.settings import CommSettings
-from distrain.comm.shared import native
 
 Line = dict[str, object]
 
@@ -112,8 +111,7 @@ def run(settings: CommSettings, peers: Sequence[str], payload_bytes: int, iterat
     distrain.init_process_group(settings)
     comm = MPI.COMM_WORLD.Dup()
     count = payload_bytes // 4
-    in_memory = settings.node_memory and native.build_info()[0]
-    ours = Distrain("memory of the node" if in_memory else f"{settings.algorithm}/{settings.colors}")
+    ours = Distrain()
     lines: list[Line] = []
     for names in ([p for p in peers if p != "horovod"], [p for p in peers if p == "horovod"]):
         contenders: list[Contender] = [] if lines else [ours]

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
+from distrain.bench import openmpi
+
 
 class Unavailable(Exception):
     """The peer cannot run here, and why."""
@@ -31,16 +33,24 @@ class Contender(Protocol):
 
 
 class Distrain:
-    """The backend ``distrain`` as a user calls it, through torch.distributed."""
+    """The backend ``distrain`` as a user calls it, through torch.distributed.
+
+    Its `algorithm` is what moved the bytes of the first call.
+    """
 
     name = "distrain"
 
-    def __init__(self, algorithm: str) -> None:
-        self.algorithm = algorithm
+    def __init__(self) -> None:
+        self.algorithm = ""
 
     def allreduce(self, payload: torch.Tensor) -> None:
         """Sum in place."""
-        dist.all_reduce(payload)
+        if self.algorithm:
+            dist.all_reduce(payload)
+        else:
+            work: Any = dist.all_reduce(payload, async_op=True)
+            work.wait()
+            self.algorithm = work.algorithm
 
     def close(self) -> None:
         """Nothing: the default process group belongs to the benchmark."""
@@ -62,6 +72,19 @@ class PlainMPI:
     def close(self) -> None:
         """Free the communicator."""
         self._comm.Free()
+
+
+class MpiRing(PlainMPI):
+    """Open MPI told to use its ring, which for long messages is the best that it has."""
+
+    name = "mpi-ring"
+
+    def __init__(self) -> None:
+        self.algorithm = "coll_tuned_allreduce_algorithm 4"
+        try:
+            self._comm = openmpi.communicator_with(openmpi.RING)
+        except RuntimeError as reason:
+            raise Unavailable(f"no choice of algorithm here: {reason}") from None
 
 
 class Gloo:
@@ -111,6 +134,7 @@ class Horovod:
 
 PEERS: dict[str, type[PlainMPI] | type[Gloo] | type[Horovod]] = {
     "mpi": PlainMPI,
+    "mpi-ring": MpiRing,
     "gloo": Gloo,
     "horovod": Horovod,
 }

@@ -9,6 +9,7 @@ links, bridges, mounts. They die with the process that made them, whatever ends 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from distrain.errors import UsageError
 
 NEEDED = ("unshare", "nsenter", "setpriv", "ip", "tc")
 _START_SECONDS = 20.0
@@ -44,6 +47,20 @@ shift
 exec nsenter -t "$pid" --net --uts --mount --ipc --wd=/ -- env -i HOME=/root USER=root SHELL=/bin/sh \\
   PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -c "$*"
 """
+
+
+def bytes_per_second(rate: str) -> float:
+    """Return a rate as tc spells it, ``1gbit`` or ``100mbps`` (bytes), in bytes a second.
+
+    Raises:
+        UsageError: it is not spelled so.
+    """
+    match = re.fullmatch(r"([0-9.]+)([kmgt]?)(i?)(bit|bps)?", rate.lower())
+    if match is None:
+        raise UsageError("--rate", f"{rate!r} is not a rate", "write it as tc does, e.g. 1gbit")
+    number, prefix, binary, unit = match.groups()
+    scale = (1024 if binary else 1000) ** ("kmgt".index(prefix) + 1 if prefix else 0)
+    return float(number) * scale / (1 if unit == "bps" else 8)
 
 
 def why_not() -> str | None:

@@ -25,6 +25,21 @@ def bus_bandwidth(payload_bytes: int, ranks: int, seconds: float) -> float:
     return payload_bytes * 2 * (ranks - 1) / ranks / seconds / 1e9
 
 
+# Of a rate of Ethernet, what TCP leaves for the payload; measured on the emulated links (by headers alone
+# it would be 1448 of 1514 bytes).
+TCP_GOODPUT = 0.957
+
+
+def wire_floor_seconds(payload_bytes: int, machines: int, rails: int, bytes_per_second: float) -> float:
+    """Return the time below which no allreduce between machines can end, from bandwidth alone.
+
+    ``2 (n - 1) / n * payload / (rails * rate) / 0.957`` for ``n`` machines: what each of them must send
+    and receive (Patarasuk and Yuan 2009), over all its cards at once, each of this rate in each direction.
+    """
+    bytes_each = 2 * (machines - 1) / machines * payload_bytes
+    return bytes_each / (rails * bytes_per_second) / TCP_GOODPUT
+
+
 def allreduce_line(
     name: str, algorithm: str, ranks: int, payload_bytes: int, seconds: Sequence[float]
 ) -> dict[str, object]:

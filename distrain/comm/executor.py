@@ -81,7 +81,7 @@ class ScheduleOperation(Operation):
     ) -> None:
         self.kind = kind
         self.size_bytes = buffer.count * buffer.itemsize
-        self.algorithm = plan.name
+        self.algorithm = plan.title
         self.queue = comm.handle
         self._plan, self._buffer, self._comm, self._pool = plan, buffer, comm, pool
         self._reduce = buffer.reducer(reduction)

@@ -53,7 +53,7 @@ class NarrowOperation(ScheduleOperation):
                 "use it for sums and averages of float32 only",
             )
         super().__init__(plan, buffer, reduction, comm, first_tag, pool, kind)
-        self.algorithm = f"{plan.name} in {str(wire_dtype).removeprefix('torch.')}"
+        self.algorithm = f"{plan.title} in {str(wire_dtype).removeprefix('torch.')}"
         self._wire_dtype = wire_dtype
 
     @property

@@ -59,6 +59,11 @@ class Plan:
     window: int
 
     @property
+    def title(self) -> str:
+        """The algorithm for people, e.g. ``multicolor_ring/2``: the number is that of its colors."""
+        return self.name if len(self.colors) == 1 else f"{self.name}/{len(self.colors)}"
+
+    @property
     def lanes(self) -> int:
         """Number of independent streams of messages, each with its own tag."""
         return len(self.colors) * self.window

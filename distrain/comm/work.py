@@ -55,6 +55,11 @@ class DistrainWork(dist.Work):
         self._landing.order_current_stream()
         return True
 
+    @property
+    def algorithm(self) -> str:
+        """What moves the bytes, for people."""
+        return self._completions[0].operation.algorithm if self._completions else "nothing"
+
     def synchronize(self) -> None:
         """Order the caller's stream after the results (GPU), or wait for them (CPU)."""
         self.wait()

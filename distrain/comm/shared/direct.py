@@ -83,6 +83,8 @@ class DirectWork(dist.Work):
         sign: names the operation that the engine gets if it must finish the work.
     """
 
+    algorithm = SharedOperation.algorithm
+
     def __init__(
         self, owner: Direct, tensor: torch.Tensor, reduction: Reduction, sign: Callable[[Operation], None]
     ) -> None:
