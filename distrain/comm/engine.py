@@ -8,6 +8,7 @@ ends the job if nobody does.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
@@ -77,6 +78,7 @@ class Engine:
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
+        self._news = ctypes.c_int(0)  # something was submitted: ends a `progress` that waits
         self._has_waited = False  # the last round slept already
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self._exposed = Exposure()
@@ -105,6 +107,7 @@ class Engine:
             if self._closing:
                 raise CommError(str(completion), "came after the engine was closed", "communicate earlier")
             self._waiting[priority].setdefault(operation.queue, deque()).append(completion)
+            self._news.value = 1
             self._changed.notify()
         return completion
 
@@ -196,12 +199,14 @@ class Engine:
 
     def _start_what_may(self) -> bool:
         started = False
+        self._news.value = 0  # before looking: what comes now is seen, or sets it again
         while (found := self._next()) is not None:
             priority, completion = found
             completion.started = time.perf_counter()
             self._flight.append((priority, completion))
             self._flight.sort(key=lambda entry: entry[0])  # stable: gradients first, then by age
             self._current = completion
+            completion.operation.news = self._news
             if completion.operation.before is not None:
                 completion.operation.before()
             if completion.operation.guard is not None:
@@ -238,8 +243,8 @@ class Engine:
 
     def _progress_all(self) -> bool:
         moved = False
-        alone = len(self._flight) == 1
-        self._has_waited = alone and self._flight[0][1].operation.waits
+        alone = len(self._flight) == 1 and not self._is_payload_awaited()
+        self._has_waited = False
         for entry in tuple(self._flight):
             completion = self._current = entry[1]
             operation = completion.operation
@@ -247,6 +252,7 @@ class Engine:
             before = operation.moved
             if not completion.carried_out:
                 completion.carried_out = operation.progress()
+                self._has_waited = alone and operation.waits and not completion.carried_out
             may_end = completion.carried_out
             if operation.guard is not None:
                 may_end = operation.guard.may_end(completion.carried_out)
@@ -258,6 +264,13 @@ class Engine:
                 moved = True
             moved |= operation.moved != before
         return moved
+
+    def _is_payload_awaited(self) -> bool:
+        """Return whether an operation could start if its payload were ready; nothing tells when it is."""
+        with self._changed:
+            return any(
+                not queue[0].operation.is_ready() for p in Priority for queue in self._waiting[p].values()
+            )
 
     def _retire(self, completion: Completion) -> None:
         key = completion.operation.queue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -37,6 +38,7 @@ class Operation:
         moved: grows when something was achieved; the engine sleeps while nothing moves.
         patience_seconds: after so long the job is ended; None for the engine's own limit.
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
+        news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         is_ready: False while the payload is still being computed; those behind it wait too.
         before: called in the engine thread just before `start`, e.g. to fill a send buffer.
@@ -55,6 +57,7 @@ class Operation:
     patience_seconds: float | None = None
     waits = False
     is_alone = False
+    news = ctypes.c_int(0)
     before: Callable[[], Any] | None = None
     after: Callable[[], Any] | None = None
     call: Call | None = None

@@ -12,7 +12,10 @@ from distrain.schedule.ir import Op, Program, Schedule
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One message of a step: elements ``[start, stop)`` of the slot, all segments together."""
+    """One message of a step: elements ``[start, stop)``, of all segments together.
+
+    They are a slot, or several neighbouring ones.
+    """
 
     peer: int
     op: Op | None  # None: a send
@@ -48,12 +51,14 @@ class Plan:
 
     Attributes:
         name: the Schedule's name.
+        count: elements of the payload.
         colors: for each color its steps.
         segments: into how many segments every slot is cut; the same number on all ranks.
         window: segments of one color that may be in flight together.
     """
 
     name: str
+    count: int
     colors: tuple[tuple[PlannedStep, ...], ...]
     segments: int
     window: int
@@ -82,8 +87,43 @@ def _early(step: tuple[tuple[Move, ...], tuple[Move, ...]], before: tuple[Move, 
     return not any(r.op is Op.COPY and _overlap(r, move) for r in receives for move in before)
 
 
-def _steps(program: Program, color: int, schedule: Schedule, count: int) -> tuple[PlannedStep, ...]:
+def _merged(moves: list[Move], most: int) -> list[Move]:
+    """Join neighbouring slots that travel between the same two ranks into messages of `most` elements.
+
+    Sender and receiver list the slots between them in the same order, so both cut them alike.
+    """
+    by_peer: dict[int, list[Move]] = {}
+    for move in moves:
+        row = by_peer.setdefault(move.peer, [])
+        last = row[-1] if row else None
+        if (
+            last is not None
+            and last.stop == move.start
+            and last.op is move.op
+            and move.stop - last.start <= most
+        ):
+            row[-1] = Move(move.peer, move.op, last.start, move.stop)
+        else:
+            row.append(move)
+    return [move for row in by_peer.values() for move in row]
+
+
+def _mergeable(schedule: Schedule, color: int) -> frozenset[int]:
+    """Return the steps in which no rank adds to a slot twice: joining cannot change an order of additions."""
+    steps = []
+    for number, transfers in enumerate(schedule.steps):
+        targets = [(t.dst, t.chunk) for t in transfers if t.color == color]
+        if len(set(targets)) == len(targets):
+            steps.append(number)
+    return frozenset(steps)
+
+
+def _steps(
+    program: Program, color: int, schedule: Schedule, count: int, most: int
+) -> tuple[PlannedStep, ...]:
+    """Plan the steps of one color; with `most` > 0 slots are joined up to so many elements."""
     planned: list[PlannedStep] = []
+    mergeable = _mergeable(schedule, color) if most else frozenset()
     before: tuple[Move, ...] = ()
     for instructions in program.colors[color]:
         receives: list[Move] = []
@@ -92,6 +132,8 @@ def _steps(program: Program, color: int, schedule: Schedule, count: int) -> tupl
             span = schedule.span(color, instruction.chunk, count)
             move = Move(instruction.peer, instruction.op, span.start, span.stop)
             (sends if instruction.is_send else receives).append(move)
+        if instructions[0].step in mergeable:
+            receives, sends = _merged(receives, most), _merged(sends, most)
         step = (tuple(receives), tuple(sends))
         planned.append(PlannedStep(instructions[0].step, *step, early=_early(step, before)))
         before = step[0] + step[1]
@@ -108,11 +150,13 @@ def make_plan(
         rank: this rank in the communicator.
         count: elements of the whole payload, equal on all ranks.
         itemsize: bytes of an element.
-        segment_bytes: longest message; slots are cut into equally many segments below it.
+        segment_bytes: longest message; slots are cut into equally many segments below it, or, where
+            all are shorter, joined with their neighbours.
         window: segments of one color in flight together, at least 1.
     """
     program = schedule.program(rank)
     longest = -(-count // (schedule.chunks * schedule.colors))  # elements of the longest slot
     segments = max(1, -(-longest * itemsize // segment_bytes))
-    colors = tuple(_steps(program, color, schedule, count) for color in range(schedule.colors))
-    return Plan(schedule.name, colors, segments, min(window, segments))
+    most = segment_bytes // itemsize if segments == 1 else 0
+    colors = tuple(_steps(program, color, schedule, count, most) for color in range(schedule.colors))
+    return Plan(schedule.name, count, colors, segments, min(window, segments))

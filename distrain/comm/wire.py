@@ -11,12 +11,15 @@ import time
 import torch
 from mpi4py import MPI
 
+from distrain.comm import messages
 from distrain.comm.board import board
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.call import Call
+from distrain.comm.compiled import CompiledOperation, codes_of
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
 from distrain.comm.members import Members
+from distrain.comm.messages import LONGEST_MESSAGE, Program
 from distrain.comm.narrow import NarrowOperation
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
@@ -100,6 +103,8 @@ class Wire:
         self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
         self._plans: dict[tuple[Collective, int, int], Plan] = {}
+        self._programs: dict[tuple[Collective, int, int], Program] = {}  # the same for the C side
+        self.compiled = messages.library() is not None and settings.segment_bytes <= LONGEST_MESSAGE
 
     def reduction(
         self,
@@ -125,6 +130,12 @@ class Wire:
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
         first_tag = self.tags.take(lanes)
+        codes = codes_of(buffer, reduction) if self.compiled else None
+        if codes is not None:
+            program = self._program(collective, plan, buffer.itemsize)
+            return CompiledOperation(
+                plan, program, codes, buffer, reduction, self.comm, first_tag, self.pool, kind
+            )
         return ScheduleOperation(plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
 
     def number(
@@ -165,9 +176,18 @@ class Wire:
         )
         if key not in self._plans:
             if len(self._plans) >= PLANS_KEPT:
-                self._plans.pop(next(iter(self._plans)))
+                oldest = next(iter(self._plans))
+                self._plans.pop(oldest)
+                self._programs.pop(oldest, None)
             self._plans[key] = make_plan(schedule, self.rank, count, itemsize, s.segment_bytes, WINDOW)
         return self._plans[key], schedule.colors * WINDOW
+
+    def _program(self, collective: Collective, plan: Plan, itemsize: int) -> Program:
+        """Return a plan of `_plan` as tables for C, made once."""
+        key = (collective, plan.count, itemsize)
+        if key not in self._programs:
+            self._programs[key] = Program(plan, itemsize)
+        return self._programs[key]
 
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete."""

@@ -15,6 +15,7 @@ __all__ = ["LIBRARY", "BuildError", "build", "find_compiler", "main"]
 
 LIBRARY = Path(__file__).with_name("_shared.so")
 SOURCES = Path(__file__).with_name("csrc")
+MESSAGES = Path(__file__).parents[1] / "csrc" / "messages.c"  # the executor's loop; see comm/messages.py
 
 
 def build(library: Path = LIBRARY) -> None:
@@ -23,7 +24,7 @@ def build(library: Path = LIBRARY) -> None:
     Raises:
         BuildError: there is no compiler, or it fails.
     """
-    inputs = (*native_build.FLAGS, "-fwrapv", SOURCES / "channel.c", SOURCES / "reduce.c")
+    inputs = (*native_build.FLAGS, "-fwrapv", SOURCES / "channel.c", SOURCES / "reduce.c", MESSAGES)
     native_build.build(library, lambda compiler, folder: inputs)
 
 

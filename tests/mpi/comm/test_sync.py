@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 import torch.distributed as dist
+from mpi4py import MPI
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from wire_cases import same_bits
@@ -64,6 +67,10 @@ def test_nccl_without_gpus_is_refused(world: World) -> None:
         make_synchroniser(CommSettings(sync="nccl"))
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is not None and MPI.Query_thread() == MPI.THREAD_MULTIPLE,
+    reason="Horovod is installed and has the threads that it needs",
+)
 def test_horovod_needs_threads_or_says_how_to_install_it(world: World) -> None:
     with pytest.raises(ConfigError, match=r"make horovod|MPI4PY_RC_THREAD_LEVEL=multiple"):
         make_synchroniser(CommSettings(sync="horovod"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from distrain.comm.plan import make_plan
 from distrain.schedule.ir import Op
-from distrain.schedule.registry import generate
+from distrain.schedule.registry import generate, names
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,6 +36,42 @@ def test_segments_cover_each_slot_once(size: int, colors: int, count: int, segme
         for transfer in (t for step in schedule.steps for t in step if t.src == rank):
             expected.update(schedule.span(transfer.color, transfer.chunk, count))
         assert sent == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(names()),
+    size=st.integers(2, 9),
+    colors=st.integers(1, 3),
+    count=st.integers(0, 200),
+    segment_bytes=st.sampled_from([4, 40, 100, 1 << 20]),
+)
+def test_both_sides_of_a_message_cut_alike(
+    name: str, size: int, colors: int, count: int, segment_bytes: int
+) -> None:
+    schedule = generate(name, size, colors, nodes=[rank // 2 for rank in range(size)])
+    plans = [make_plan(schedule, rank, count, 4, segment_bytes, 4) for rank in range(size)]
+    sent: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
+    received: dict[tuple[int, int, int, int], list[tuple[int, int]]] = {}
+    for rank, plan in enumerate(plans):
+        for color, steps in enumerate(plan.colors):
+            for step in steps:
+                for move in step.sends:
+                    key = (color, step.number, rank, move.peer)
+                    sent.setdefault(key, []).append((move.start, move.stop))
+                for move in step.receives:
+                    key = (color, step.number, move.peer, rank)
+                    received.setdefault(key, []).append((move.start, move.stop))
+    assert sent == received
+
+
+def test_neighbouring_short_slots_travel_together() -> None:
+    plan = make_plan(generate("halving_doubling", 8), 0, 64, 4, 1 << 20, 4)
+    # halving: ranks 4..7, then 2..3, then 1; doubling the other way round
+    sizes = [[move.stop - move.start for move in step.sends] for step in plan.colors[0]]
+    assert sizes == [[32], [16], [8], [8], [16], [32]]
+    short = make_plan(generate("halving_doubling", 8), 0, 64, 4, 64, 4)  # 16 elements a message
+    assert [len(step.sends) for step in short.colors[0]] == [2, 1, 1, 1, 1, 2]
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,125 @@
+"""The executor in C: what `executor.py` does, without Python between two messages.
+
+One call runs for as long as this operation is all that the engine has to do: messages are taken, added
+and sent on without the GIL, which the main thread may hold for milliseconds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from distrain.comm import messages
+from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.messages import COMPLETE, ERROR, MOVED, Program, Run
+from distrain.comm.operation import Operation
+from distrain.comm.plan import Plan
+from distrain.comm.shared import native
+from distrain.comm.watch import Pace
+
+# After so long the engine looks around: at notes of other ranks, mostly. New work ends the call at once.
+WORK_NANOSECONDS = 20_000_000
+_SPIN, _LONGEST = round(Pace.SPIN_SECONDS * 1e9), round(Pace.LONGEST_SECONDS * 1e9)
+
+
+class CompiledOperation(Operation):
+    """One collective, run by the C side.
+
+    Args:
+        plan: what this rank does, from `make_plan`.
+        program: the same for the C side.
+        codes: type and reduction for the C side, from `native.codes`.
+        buffer, reduction, comm, first_tag, pool, kind: see `executor.ScheduleOperation`.
+    """
+
+    waits = True
+
+    def __init__(
+        self,
+        plan: Plan,
+        program: Program,
+        codes: tuple[int, int, int],
+        buffer: FlatBuffer,
+        reduction: Reduction,
+        comm: MPI.Intracomm,
+        first_tag: int,
+        pool: StagingPool,
+        kind: str = "allreduce",
+    ) -> None:
+        self.kind = kind
+        self.size_bytes = buffer.count * buffer.itemsize
+        self.algorithm = plan.title
+        self.queue = comm.handle
+        self._plan, self._program, self._codes = plan, program, codes
+        self._buffer, self._comm, self._pool = buffer, comm, pool
+        self._first_tag = first_tag
+        self._divide = reduction is Reduction.AVG
+        self._run: Run | None = None
+        self._staging: np.ndarray | None = None
+        c = messages.library()
+        assert c is not None  # there is a Program
+        self._c = c
+
+    def start(self) -> None:
+        """Begin the first step of every lane."""
+        self._run = self._program.take()
+        self._staging = self._pool.take(self._program.staging_bytes)
+        type_code, numbers, op = self._codes
+        self._check(
+            self._c.begin(
+                self._run.handle,
+                self._buffer.bytes.ctypes.data,
+                self._staging.ctypes.data,
+                self._program.room_bytes,
+                self._comm.handle,
+                self._first_tag,
+                self._buffer.itemsize,
+                numbers,
+                type_code,
+                op,
+            )
+        )
+
+    def progress(self) -> bool:
+        """Go on as far as the others allow; wait for them where nothing else is to be done."""
+        assert self._run is not None and self._staging is not None  # it was started
+        code = self._c.advance(
+            self._run.handle,
+            WORK_NANOSECONDS,
+            self.is_alone,
+            self.news,
+            _SPIN,
+            _LONGEST,
+        )
+        self._check(code)
+        self.moved += code == MOVED
+        if code != COMPLETE:
+            return False
+        self._pool.give(self._staging)
+        self._program.give(self._run)
+        if self._divide:
+            self._buffer.divide(self._comm.Get_size())
+        return True
+
+    def _check(self, code: int) -> None:
+        if code >= ERROR:
+            raise MPI.Exception(code - ERROR)
+
+    def waiting_for(self) -> str:
+        """Name the steps that are not complete, and the peers they exchange messages with."""
+        if self._run is None:
+            return "its start"
+        pairs = np.zeros((256, 2), np.int64)
+        count = self._c.open_steps(self._run.handle, pairs.ctypes.data, len(pairs))
+        lines: dict[str, set[int]] = {}
+        for color, index in pairs[:count].tolist():
+            before = sum(len(steps) for steps in self._plan.colors[:color])
+            step = self._plan.colors[color][index - before]
+            peers = {move.peer for move in step.receives + step.sends}
+            lines.setdefault(f"color {color} step {step.number}", set()).update(peers)
+        return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))
+
+
+def codes_of(buffer: FlatBuffer, reduction: Reduction) -> tuple[int, int, int] | None:
+    """Return type and reduction for the C side; None: it cannot combine these."""
+    return native.codes(buffer.dtype, reduction)

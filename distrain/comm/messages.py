@@ -1,0 +1,169 @@
+"""The C side of the executor (`csrc/messages.c`): loading, the functions of MPI, plans as tables.
+
+It is compiled into the same shared library as the exchange in memory. MPI's functions are looked up in
+the library that mpi4py has loaded, so nothing has to be compiled against an MPI.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import weakref
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from distrain.comm.plan import Plan
+from distrain.comm.shared import build_native
+from distrain.schedule.ir import Op
+
+IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
+LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
+_ABI = 1
+_LINE = 64  # bytes; staging areas begin on lines of the cache
+_POINTER, _LONG, _INT, _WORD = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_size_t
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "abi": (_INT, []),
+    "open": (_POINTER, [_POINTER, _POINTER]),
+    "close": (None, [_POINTER]),
+    "begin": (_INT, [_POINTER, _POINTER, _POINTER, _LONG, _WORD, _INT, _LONG, _LONG, _INT, _INT]),
+    "advance": (_INT, [_POINTER, _LONG, _INT, ctypes.POINTER(_INT), _LONG, _LONG]),
+    "open_steps": (_INT, [_POINTER, _POINTER, _INT]),
+}
+
+
+class _Mpi(ctypes.Structure):
+    """`library` of the C side: functions of MPI, its handle for bytes, sizes of its objects."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("irecv", "send_init", "start", "testsome", "request_free")),
+        ("byte", _WORD),
+        *((name, _LONG) for name in ("handle_size", "request_size", "status_size")),
+    )
+
+
+class _Plan(ctypes.Structure):
+    """`plan` of the C side."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("moves", "steps", "colors")),
+        *((name, _LONG) for name in ("color_count", "segments", "window", "most_requests")),
+    )
+
+
+class Library:
+    """The functions of the C side, without their prefix, and those of MPI that it calls.
+
+    Raises:
+        RuntimeError: it is not built, of another version, or MPI's functions cannot be found.
+    """
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(str(build_native.LIBRARY))  # calls through CDLL release the GIL
+            found = {name: getattr(library, f"distrain_messages_{name}") for name in _SIGNATURES}
+            mpi = ctypes.CDLL(MPI.__file__)  # finds what mpi4py's module is linked with
+            functions = [
+                ctypes.cast(getattr(mpi, f"MPI_{name}"), _POINTER)
+                for name in ("Irecv", "Send_init", "Start", "Testsome", "Request_free")
+            ]
+        except (OSError, AttributeError) as error:
+            raise RuntimeError(str(error)) from error
+        for name, (result, arguments) in _SIGNATURES.items():
+            found[name].restype, found[name].argtypes = result, arguments
+        if found["abi"]() != _ABI:
+            raise RuntimeError(f"{build_native.LIBRARY} was built from another version")
+        self.open, self.close, self.begin = found["open"], found["close"], found["begin"]
+        self.advance, self.open_steps = found["advance"], found["open_steps"]
+        sizes = (MPI._sizeof(kind) for kind in (MPI.Comm, MPI.Request, MPI.Status))
+        self.mpi = _Mpi(*functions, MPI._handleof(MPI.BYTE), *sizes)
+
+
+@functools.cache
+def library() -> Library | None:
+    """Return the C side, loaded once a process; None: not usable here, Python does the same."""
+    try:
+        return Library()
+    except RuntimeError:
+        return None
+
+
+class Program:
+    """A Plan as the tables of the C side, and what operations that run it need.
+
+    Args:
+        plan: what this rank does.
+        itemsize: bytes of an element.
+
+    Attributes:
+        room_bytes: of a half of a lane's staging area.
+        staging_bytes: of all of them, for one operation.
+    """
+
+    def __init__(self, plan: Plan, itemsize: int) -> None:
+        moves: list[tuple[int, int, int, int]] = []
+        steps: list[tuple[int, int, int, int]] = []
+        colors: list[tuple[int, int]] = []
+        for planned in plan.colors:
+            first = len(steps)
+            for step in planned:
+                begin = len(moves)
+                moves += [(m.peer, m.op is Op.REDUCE, m.start, m.stop) for m in step.receives + step.sends]
+                steps.append((begin, begin + len(step.receives), len(moves), step.early))
+            colors.append((first, len(steps)))
+        self._tables = [np.array(table, np.int64).reshape(-1) for table in (moves, steps, colors)]
+        self._plan = _Plan(
+            *(table.ctypes.data for table in self._tables),
+            *(len(colors), plan.segments, plan.window, _most_requests(plan)),
+        )
+        self.room_bytes = _room_bytes(plan, itemsize)
+        self.staging_bytes = 2 * plan.lanes * self.room_bytes
+        self._idle: list[Run] = []
+
+    def take(self) -> Run:
+        """Return what runs one operation; give it back when that is complete."""
+        return self._idle.pop() if self._idle else Run(self)
+
+    def give(self, run: Run) -> None:
+        """Take it back."""
+        self._idle.append(run)
+
+
+class Run:
+    """State of one operation on the C side; used again and again.
+
+    Attributes:
+        handle: of the C side.
+        program: what it runs; kept alive, since the C side reads its tables.
+    """
+
+    def __init__(self, program: Program) -> None:
+        c = library()
+        assert c is not None  # whoever makes a Program has looked
+        self.program = program
+        self.handle = c.open(ctypes.byref(c.mpi), ctypes.byref(program._plan))
+        if not self.handle:
+            raise MemoryError("no memory for the requests of a collective")
+        weakref.finalize(self, c.close, self.handle)
+
+
+def _most_requests(plan: Plan) -> int:
+    """Requests that a lane may have open: the messages of a step, and early receives of the next."""
+    most = 1
+    for steps in plan.colors:
+        for number, step in enumerate(steps):
+            early = sum(len(after.receives) for after in steps[number + 1 : number + 2])
+            most = max(most, len(step.receives) + len(step.sends) + early)
+    return most
+
+
+def _room_bytes(plan: Plan, itemsize: int) -> int:
+    def room(length: int) -> int:
+        longest = -(-length // plan.segments) * itemsize
+        return -(-longest // _LINE) * _LINE
+
+    steps = (step for steps in plan.colors for step in steps)
+    return max(
+        (sum(room(m.stop - m.start) for m in step.receives if m.op is Op.REDUCE) for step in steps), default=0
+    )
