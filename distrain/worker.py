@@ -82,6 +82,10 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
     _check_classes(train_store, val_store, config)
     distrain.init_process_group(config.comm)
+    if world.rank == 0:
+        allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes)
+        log.info("gradients travel by %s", allreduce)
+        _write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
     loader, eval_loader = _loaders(config, world, sharing, train_store, val_store, wire)
     classes = config.model.num_classes or len(train_store.classes)
@@ -231,8 +235,8 @@ def _start_logs(folder: Path, world: World) -> None:
     log.info("rank %d of %d on %s, process %d", world.rank, world.size, world.hosts[world.rank], os.getpid())
 
 
-def _write_environment(folder: Path, world: World) -> None:
-    """Write ``environment.json``: versions, and which rank runs on which host."""
+def _write_environment(folder: Path, world: World, allreduce: str | None = None) -> None:
+    """Write ``environment.json``: versions, which rank runs on which host, and how gradients travel."""
     facts = {
         "distrain": distrain.__version__,
         "python": platform.python_version(),
@@ -243,6 +247,7 @@ def _write_environment(folder: Path, world: World) -> None:
         "system": platform.platform(),
         "torch_threads": torch.get_num_threads(),
         "hosts": list(world.hosts),
+        "allreduce": allreduce,
     }
     (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
 

@@ -34,9 +34,13 @@ class Emulation:
 
 
 def run_ranks(
-    module: str, arguments: Sequence[str], ranks: int, emulation: Emulation | None = None
+    module: str,
+    arguments: Sequence[str],
+    ranks: int,
+    emulation: Emulation | None = None,
+    hosts: Sequence[Host] = (),
 ) -> list[dict[str, object]]:
-    """Run ``python -m module arguments --out FILE`` on so many ranks, here or on emulated machines.
+    """Run ``python -m module arguments --out FILE`` on so many ranks, here, on hosts or on emulated machines.
 
     The ranks' output goes to stderr, since stdout is for the result alone.
 
@@ -56,7 +60,12 @@ def run_ranks(
             as_root=os.geteuid() == 0,
             env={"DISTRAIN_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"},
         )
-        outcome = _run_here(job) if emulation is None else _run_emulated(job, emulation, Path(folder))
+        if emulation is not None:
+            outcome = _run_emulated(job, emulation, Path(folder))
+        elif hosts:
+            outcome = _run_with_stdout_as_stderr(mpi.find().command(_placed(job, hosts, Path(folder))))
+        else:
+            outcome = _run_with_stdout_as_stderr(mpi.find().command(job))
         if outcome.code != 0 or not out.exists():
             raise LaunchError(
                 "bench",
@@ -66,8 +75,10 @@ def run_ranks(
         return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def _run_here(job: Job) -> local.Outcome:
-    return _run_with_stdout_as_stderr(mpi.find().command(job))
+def _placed(job: Job, hosts: Sequence[Host], folder: Path) -> Job:
+    hostfile = folder / "hosts"
+    hostfile.write_text(hostfile_text(mpi.find().dialect, tuple(hosts)))
+    return replace(job, place="hosts", hosts=tuple(hosts), hostfile=str(hostfile))
 
 
 def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome:
@@ -82,11 +93,7 @@ def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome
     found = mpi.find()
     with Machines(emulation.count, emulation.rails, emulation.rate) as machines:
         hosts = tuple(Host(name, job.np // emulation.count) for name in machines.names)
-        hostfile = folder / "hosts"
-        hostfile.write_text(hostfile_text(found.dialect, hosts))
-        placed = replace(
-            job, place="hosts", hosts=hosts, hostfile=str(hostfile), extra=machines.starter_args(found.name)
-        )
+        placed = replace(_placed(job, hosts, folder), extra=machines.starter_args(found.name))
         built = found.command(placed)
         return _run_with_stdout_as_stderr(
             Command(tuple(machines.entering(machines.names[0], built.argv)), built.env)

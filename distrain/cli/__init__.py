@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from distrain.cli import bench, data, doctor, launch, schedule, train
+from distrain.cli import bench, data, doctor, launch, schedule, train, tune
 from distrain.errors import DistrainError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ launch.register(app)
 train.register(app)
 schedule.register(app)
 bench.register(app)
+tune.register(app)
 doctor.register(app)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from mpi4py import MPI
 
 from distrain.comm.board import board
-from distrain.comm.rendezvous import interface_addresses
+from distrain.comm.rendezvous import named_interfaces
 from distrain.world import World
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Inquiry:
         self._server = socket.create_server(("", 0), backlog=min(4096, 2 * world.size))
         # Whoever finds the port without being of this job learns nothing.
         self._token = comm.bcast(secrets.token_bytes(_TOKEN_BYTES), root=0)
-        here = (interface_addresses(), self._server.getsockname()[1])
+        here = (list(named_interfaces().values()), self._server.getsockname()[1])
         self._places: list[tuple[list[str], int]] = comm.allgather(here)
         self._thread = threading.Thread(target=self._serve, name="distrain-answers", daemon=True)
         self._thread.start()

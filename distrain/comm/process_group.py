@@ -53,7 +53,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     group_comm = state.engine.call(communicator)
     shares = state.settings.node_memory and len(set(found.nodes)) == 1
     channel = state.engine.call(lambda: open_channel(group_comm, shares))
-    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found)
+    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found, state.chooser)
     return DistrainProcessGroup(wire, options.timeout)
 
 

@@ -24,17 +24,17 @@ def addresses() -> list[str]:
             found += [str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)]
         except OSError:
             continue  # a name that this host itself cannot resolve helps nobody
-    found += interface_addresses()
+    found += named_interfaces().values()
     outside = [address for address in dict.fromkeys(found) if not address.startswith("127.")]
     return [*outside, *dict.fromkeys(names)]
 
 
-def interface_addresses() -> list[str]:
-    """Return the IPv4 addresses of this host's network interfaces, without the loopback (Linux)."""
+def named_interfaces() -> dict[str, str]:
+    """Return the network interfaces of this host that have an IPv4 address, without loopback (Linux)."""
     import fcntl
     import struct
 
-    found = []
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name[:15].encode())
@@ -42,8 +42,8 @@ def interface_addresses() -> list[str]:
                 answer = fcntl.ioctl(probe.fileno(), 0x8915, request)  # SIOCGIFADDR
             except OSError:
                 continue  # an interface without an IPv4 address
-            found.append(socket.inet_ntoa(answer[20:24]))
-    return [address for address in found if not address.startswith("127.")]
+            found[name] = socket.inet_ntoa(answer[20:24])
+    return {name: address for name, address in found.items() if not address.startswith("127.")}
 
 
 def first_reachable(candidates: list[str], port: int) -> str:

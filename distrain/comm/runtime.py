@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from distrain.comm import exits, mpi
+from distrain.comm.choice import Chooser, make_chooser
 from distrain.comm.engine import Engine
 from distrain.comm.inquiry import Inquiry
 from distrain.comm.members import name as name_of
 from distrain.comm.settings import CommSettings
+from distrain.comm.shared import native
 from distrain.comm.stall import inquire
 from distrain.errors import UsageError
 from distrain.world import World
@@ -29,6 +31,7 @@ class Runtime:
         comm: COMM_WORLD; only the engine thread may use it.
         world: this rank among the others.
         engine: the thread that calls MPI.
+        chooser: which algorithm runs.
         inquiry: answers other ranks that wait for this one; None in a world of one.
     """
 
@@ -36,7 +39,15 @@ class Runtime:
     comm: MPI.Intracomm
     world: World
     engine: Engine
+    chooser: Chooser
     inquiry: Inquiry | None
+
+    def describe_allreduce(self, payload_bytes: int) -> str:
+        """Say for people how an array of this size is summed over all ranks, and who decided that."""
+        if self.settings.node_memory and self.world.nodes == 1 and native.build_info()[0]:
+            return "memory of the node"
+        nodes = tuple(self.world.node_names.index(host) for host in self.world.hosts)
+        return self.chooser.describe(nodes, payload_bytes)
 
 
 _runtime: Runtime | None = None
@@ -58,6 +69,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             world = mpi.discover_world(comm)
             name = name_of(world, world.rank)
             exits.install(name)
+            chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
             engine = Engine(
                 exits.end_job,
@@ -66,7 +78,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
                 name,
                 None if inquiry is None else partial(inquire, inquiry),
             )
-            _runtime = Runtime(chosen, comm, world, engine, inquiry)
+            _runtime = Runtime(chosen, comm, world, engine, chooser, inquiry)
         elif settings is not None and settings != _runtime.settings:
             raise UsageError(
                 "init_process_group",

@@ -12,15 +12,28 @@ from distrain.settings import Bytes, Seconds, Settings
 class CommSettings(Settings):
     """How gradients travel between ranks."""
 
-    algorithm: str = Field("multicolor_ring", description="name of a Schedule: ring, multicolor_ring, ...")
-    colors: int = Field(
-        2, ge=1, le=16, description="independent rings (or trees) that carry parts of the payload"
+    algorithm: str = Field(
+        "auto",
+        description="name of a Schedule (ring, multicolor_ring, ...); auto: by size of payload, from the "
+        "table of `distrain tune` where there is one, else from formulas",
     )
-    segment_bytes: Bytes = Field(
-        64_000,
+    colors: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="independent rings (or trees) that carry parts of the payload; null: chosen",
+    )
+    segment_bytes: Bytes | None = Field(
+        None,
         gt=0,
-        description="longest message on the wire; longer slots are pipelined. Below the size from which "
-        "the MPI asks the receiver first (Open MPI over TCP: 65536 with its header)",
+        description="longest message on the wire; longer slots are pipelined. Best below the size from which "
+        "the MPI asks the receiver first (Open MPI over TCP: 65536 with its header); null: chosen",
+    )
+    tune_table: str | None = Field(
+        None, description="file of `distrain tune`; null: distrain/tune.json in the user's cache folder"
+    )
+    rails: int | None = Field(
+        None, ge=1, le=64, description="network ports of a node; null: counted (interfaces with an address)"
     )
     node_memory: bool = Field(
         True, description="ranks of one node combine in its memory; false: by messages, as between nodes"

@@ -15,6 +15,7 @@ from distrain.comm import messages
 from distrain.comm.board import board
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.call import Call
+from distrain.comm.choice import Chooser
 from distrain.comm.compiled import CompiledOperation, codes_of
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
@@ -29,16 +30,15 @@ from distrain.comm.shared.channel import Channel
 from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
 from distrain.errors import LaunchError
+from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective
-from distrain.schedule.registry import family, generate
+from distrain.schedule.registry import generate
 
 # The MPI standard promises tags up to here; most libraries allow more.
 SMALLEST_TAG_LIMIT = 32767
 # Segments of one color in flight: half a megabyte keeps a link of a few Gbit/s busy while this rank sleeps
 # and adds. Four were enough for the mean, eight also for the slowest of many ranks.
 WINDOW = 8
-# For the collectives that a chosen algorithm lacks (trees have no halves).
-RING = "multicolor_ring"
 # Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
 PLANS_KEPT = 256
 
@@ -73,6 +73,7 @@ class Wire:
         nodes: `nodes[r]` is the number of the node on which rank r of the group runs.
         channel: exchange in memory, where all ranks of the group share a node that allows it.
         members: who they are; with it, ranks compare what they call (see `sign`).
+        chooser: which algorithm runs; None: by the settings alone.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Wire:
         nodes: tuple[int, ...],
         channel: Channel | None = None,
         members: Members | None = None,
+        chooser: Chooser | None = None,
     ) -> None:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
         self.channel = channel
@@ -102,9 +104,10 @@ class Wire:
             self._roll = Roll(comm, self.first_user_tag - 1, members)
         self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
-        self._plans: dict[tuple[Collective, int, int], Plan] = {}
-        self._programs: dict[tuple[Collective, int, int], Program] = {}  # the same for the C side
-        self.compiled = messages.library() is not None and settings.segment_bytes <= LONGEST_MESSAGE
+        self._plans: dict[tuple[Choice, Collective, int, int], Plan] = {}
+        self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
+        self.compiled = messages.library() is not None and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
+        self.chooser = chooser or Chooser(settings)
 
     def reduction(
         self,
@@ -132,7 +135,7 @@ class Wire:
         first_tag = self.tags.take(lanes)
         codes = codes_of(buffer, reduction) if self.compiled else None
         if codes is not None:
-            program = self._program(collective, plan, buffer.itemsize)
+            program = self._program(plan, buffer.itemsize)
             return CompiledOperation(
                 plan, program, codes, buffer, reduction, self.comm, first_tag, self.pool, kind
             )
@@ -168,26 +171,23 @@ class Wire:
         The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
         about a size would from then on talk past each other without an error.
         """
-        key = (collective, count, itemsize)
-        s = self.settings
-        able = collective in family(s.algorithm).collectives
+        choice = self.chooser.choose(self.nodes, collective, count * itemsize)
+        key = (choice, collective, count, itemsize)
         schedule = generate(
-            s.algorithm if able else RING, self.size, s.colors, collective=collective, nodes=self.nodes
+            choice.algorithm, self.size, choice.colors, collective=collective, nodes=self.nodes
         )
         if key not in self._plans:
             if len(self._plans) >= PLANS_KEPT:
-                oldest = next(iter(self._plans))
-                self._plans.pop(oldest)
-                self._programs.pop(oldest, None)
-            self._plans[key] = make_plan(schedule, self.rank, count, itemsize, s.segment_bytes, WINDOW)
-        return self._plans[key], schedule.colors * WINDOW
+                oldest = self._plans.pop(next(iter(self._plans)))
+                self._programs.pop(id(oldest), None)
+            self._plans[key] = make_plan(schedule, self.rank, count, itemsize, choice.segment_bytes, WINDOW)
+        return self._plans[key], max(schedule.colors, MOST_COLORS) * WINDOW
 
-    def _program(self, collective: Collective, plan: Plan, itemsize: int) -> Program:
+    def _program(self, plan: Plan, itemsize: int) -> Program:
         """Return a plan of `_plan` as tables for C, made once."""
-        key = (collective, plan.count, itemsize)
-        if key not in self._programs:
-            self._programs[key] = Program(plan, itemsize)
-        return self._programs[key]
+        if id(plan) not in self._programs:
+            self._programs[id(plan)] = Program(plan, itemsize)
+        return self._programs[id(plan)]
 
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete."""

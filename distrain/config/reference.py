@@ -58,7 +58,8 @@ def _kind(annotation: Any) -> str:
 def _row(name: str, field: FieldInfo, prefix: str) -> str:
     kind, default = _kind(field.annotation), _plain(field.default)
     if name.endswith("_bytes"):  # units are in the names
-        kind, default = "size", format_bytes(field.default)
+        kind = "size"
+        default = _plain(None) if field.default is None else format_bytes(field.default)
     elif name.endswith("_seconds"):
         kind, default = "time", f"{field.default:g}s"
     default = "**required**" if field.is_required() else f"`{default}`"

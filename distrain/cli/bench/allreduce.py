@@ -18,9 +18,10 @@ def allreduce(
         str, typer.Option("--bytes", help="payload of each rank, e.g. 25MiB; several: 4KiB,1MiB")
     ],
     algorithm: Annotated[
-        str | None, typer.Option(help="Schedule of distrain's wire; default: combine in the node's memory")
+        str | None,
+        typer.Option(help="Schedule of distrain's wire, also inside a node; default: as in training"),
     ] = None,
-    colors: Annotated[int, typer.Option(min=1, max=16)] = 2,
+    colors: Annotated[int | None, typer.Option(min=1, max=16, help="default: as in training")] = None,
     segment: Annotated[
         str | None, typer.Option(help="longest message on the wire; default: that of training")
     ] = None,
@@ -50,9 +51,9 @@ def allreduce(
             raise UsageError(
                 "--against", f"{name!r} is no peer{nearest(name, known)}", f"use {','.join(known)}"
             )
-    schedule = algorithm or "multicolor_ring"  # also what runs where the node's memory cannot be used
-    registry.generate(schedule, ranks, colors)  # an unknown algorithm is refused here, by name
-    settings = CommSettings(algorithm=schedule, colors=colors, node_memory=algorithm is None)
+    if algorithm is not None:
+        registry.family(algorithm)  # an unknown algorithm is refused here, by name
+    settings = CommSettings(algorithm=algorithm or "auto", colors=colors, node_memory=algorithm is None)
     if segment is not None:
         settings = settings.model_copy(update={"segment_bytes": parse_bytes(segment)})
     emulation = Emulation(machines, rails, rate) if machines else None

@@ -109,9 +109,7 @@ def test_a_stall_is_explained_and_then_ends_the_job(tmp_path: Path) -> None:
     job = mpirun(LOOP.replace("SECONDS", "6"), tmp_path, ranks=4, DISTRAIN_FAULT=faults)
     assert job.returncode == 1
     report = job.stderr
-    assert re.search(
-        r"rank 0 on \S+: allreduce number 4 of 4000 bytes by multicolor_ring\S* has been waiting", report
-    )
+    assert re.search(r"rank 0 on \S+: allreduce number 4 of 4000 bytes by \S+ has been waiting", report)
     assert "collective number 4 of all ranks, allreduce (sum) of 1000 elements of float32" in report, report
     assert "in training step 3 here" in report
     assert re.search(r"missing: rank 1 on \S+: it does not answer: stopped", report), report
