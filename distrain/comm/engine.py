@@ -80,6 +80,8 @@ class Engine:
         self._failure: BaseException | None = None
         self._news = ctypes.c_int(0)  # something was submitted: ends a `progress` that waits
         self._has_waited = False  # the last round slept already
+        self._thread_works = False  # the engine's thread is at it
+        self._guest_works = False  # a waiting caller is, in its place
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self._exposed = Exposure()
         self._watch = Watch(
@@ -93,8 +95,16 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="distrain-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Operation, priority: Priority = Priority.GRADIENT) -> Completion:
+    def submit(
+        self, operation: Operation, priority: Priority = Priority.GRADIENT, awaited: bool = False
+    ) -> Completion:
         """Queue an operation; return at once.
+
+        Args:
+            operation: what to do.
+            priority: who goes first where several could move.
+            awaited: the caller will call `wait` next, and may then do the work itself: the engine's thread
+                is not woken before.
 
         Raises:
             CommError: the engine has failed or was closed.
@@ -108,7 +118,8 @@ class Engine:
                 raise CommError(str(completion), "came after the engine was closed", "communicate earlier")
             self._waiting[priority].setdefault(operation.queue, deque()).append(completion)
             self._news.value = 1
-            self._changed.notify()
+            if not awaited:
+                self._changed.notify()
         return completion
 
     def call(self, function: Callable[[], Result]) -> Result:
@@ -124,6 +135,11 @@ class Engine:
             return completion.wait()
         begin = time.perf_counter()
         try:
+            if timeout_seconds is None and self._becomes_guest(completion):
+                self._work_as_guest(completion)
+            else:
+                with self._changed:
+                    self._changed.notify()
             return completion.wait(timeout_seconds)
         finally:
             self._exposed.blocked(time.perf_counter() - begin)
@@ -150,7 +166,10 @@ class Engine:
     def is_idle(self) -> bool:
         """True if nothing is queued or in flight."""
         with self._changed:
-            return not self._flight and not any(self._waiting[p] for p in Priority)
+            return self._is_drained()
+
+    def _is_drained(self) -> bool:
+        return not self._flight and not any(self._waiting[p] for p in Priority)
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.
@@ -171,31 +190,65 @@ class Engine:
             )
         self._watch.stop()
 
-    # What follows runs in the engine thread.
+    # A waiting caller works in place of the engine's thread: two changes of thread less.
+
+    def _becomes_guest(self, completion: Completion) -> bool:
+        """Take the engine thread's place if this operation is all there is, and none other moves it yet."""
+        with self._changed:
+            waiting = [queue for p in Priority for queue in self._waiting[p].values()]
+            if self._thread_works or self._guest_works or self._flight or self._failure is not None:
+                return False
+            if len(waiting) != 1 or len(waiting[0]) != 1 or waiting[0][0] is not completion:
+                return False
+            self._guest_works = completion.operation.waits and completion.operation.is_ready()
+            return self._guest_works
+
+    def _work_as_guest(self, completion: Completion) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                pace = Pace()
+                while not completion.is_done:
+                    self._round(pace)
+        except Exception as error:
+            self._give_out(self._explained(error))
+        finally:
+            with self._changed:
+                self._guest_works = False
+                if not self._is_drained() or self._failure is not None or self._closing:
+                    self._changed.notify()
+
+    # What follows runs in the engine thread, or in a guest's.
 
     def _run(self) -> None:
         try:
             # Overflowing gradients are the business of the optimizer, not a warning of this thread.
             with np.errstate(all="ignore"):
-                self._loop()
+                pace = Pace()
+                while self._await_work():
+                    self._round(pace)
         except BaseException as error:
-            self._fail(self._explained(error))
+            self._give_out(self._explained(error))
+        if self._failure is not None:
+            self._await_reaction()
 
-    def _loop(self) -> None:
-        pace = Pace()
-        while self._await_work():
-            moved = self._start_what_may() | self._progress_all()
-            self._current = None
-            pace.after(moved or self._has_waited)
+    def _round(self, pace: Pace) -> None:
+        moved = self._start_what_may() | self._progress_all()
+        self._current = None
+        pace.after(moved or self._has_waited)
 
     def _await_work(self) -> bool:
-        """Block, using no CPU, until there is something to do; return False when closed and done."""
+        """Block, using no CPU, until there is something to do; return False when it is time to end."""
         with self._changed:
-            while not self._flight and not any(self._waiting[p] for p in Priority):
-                if self._closing:
+            self._thread_works = False
+            while self._failure is None:
+                idle = self._is_drained()
+                if not idle and not self._guest_works:
+                    self._thread_works = True
+                    return True
+                if idle and self._closing:
                     return False
                 self._changed.wait()
-        return True
+        return False
 
     def _start_what_may(self) -> bool:
         started = False
@@ -290,8 +343,8 @@ class Engine:
             return cause
         return error
 
-    def _fail(self, error: BaseException) -> None:
-        """Hand the error to everyone who waits; end the job if nobody reacts."""
+    def _give_out(self, error: BaseException) -> None:
+        """Hand the error to everyone who waits."""
         culprit = self._current
         reason = error if isinstance(error, DistrainError) or culprit is None else _lost(culprit, error)
         if reason is not error:
@@ -307,6 +360,9 @@ class Engine:
             culprit.finish(reason)
         for completion in victims:
             completion.finish(_lost(completion, reason))
+
+    def _await_reaction(self) -> None:
+        """End the job if nobody reacts to the error that was given out."""
         with self._changed:
             noticed = self._changed.wait_for(lambda: self._closing, GRACE_SECONDS)
         if not noticed:

@@ -149,6 +149,7 @@ class GroupBase(dist.ProcessGroup):
         tensors: Sequence[torch.Tensor],
         before: Callable[[], Any] | None = None,
         after: Callable[[], Any] | None = None,
+        awaited: bool = False,
     ) -> DistrainWork:
         """Hand an operation to the engine.
 
@@ -158,6 +159,7 @@ class GroupBase(dist.ProcessGroup):
             tensors: the results.
             before: fills the operation's memory from the host side, just before the start.
             after: the reverse, at the end.
+            awaited: torch waits for it next.
         """
 
         def complete() -> None:
@@ -168,7 +170,7 @@ class GroupBase(dist.ProcessGroup):
         operation.is_ready = host.is_ready  # type: ignore[method-assign]
         operation.before, operation.after = before, complete
         engine = self._wire.engine
-        work = DistrainWork(engine, [engine.submit(operation)], tensors)
+        work = DistrainWork(engine, [engine.submit(operation, awaited=awaited)], tensors)
         if self._coalescing is not None:
             self._coalescing.append(work)
         return work

@@ -29,24 +29,25 @@ class Reductions(GroupBase):
     def allreduce(self, tensors: Any, opts: Any = None) -> dist.Work:
         """Combine each tensor over all ranks, in place."""
         reduction, found = reduction_of(opts), as_list(tensors)
+        awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
         if len(found) == 1 and wire.direct is not None and self._coalescing is None:
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
             work = wire.direct.allreduce(tensor, reduction, lambda operation: wire.sign(operation, call))
-            return work or self._allreduce(tensor, reduction, call)
-        return self._join([self._allreduce(tensor, reduction) for tensor in found])
+            return work or self._allreduce(tensor, reduction, call, awaited)
+        return self._join([self._allreduce(tensor, reduction, awaited=awaited) for tensor in found])
 
     allreduce_coalesced = allreduce
 
     def _allreduce(
-        self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None
+        self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
         host = HostSide()
         operation = self._wire.reduction(FlatBuffer(host.update(tensor)), reduction)
         number = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
         self._wire.sign(operation, number)
-        return self._submit(host, operation, [tensor])
+        return self._submit(host, operation, [tensor], awaited=awaited)
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""

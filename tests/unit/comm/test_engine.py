@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,6 +54,76 @@ def engine(codes: list[int]) -> Iterator[Engine]:
     engine = Engine(codes.append, LONG, LONG, "rank 0")
     yield engine
     engine.close()
+
+
+class Ticker(Gate):
+    """Complete after some looks; notes which thread looks. Says that it waits by itself."""
+
+    waits = True
+
+    def __init__(self, log: list[str], name: str, looks: int, on_look: Callable[[], object]) -> None:
+        super().__init__(log, name, queue=name)
+        self.looks, self.on_look = looks, on_look
+        self.threads: set[str] = set()
+
+    def progress(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.threads.add(threading.current_thread().name)
+        self.on_look()
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def test_a_caller_that_waits_for_all_there_is_does_the_work(engine: Engine) -> None:
+    ticker = Ticker([], "a", 5, nothing)
+    assert engine.wait(engine.submit(ticker, awaited=True))
+    assert ticker.threads == {threading.current_thread().name}
+    assert engine.is_idle
+
+
+def test_what_others_submit_meanwhile_goes_on_and_outlives_the_guest(engine: Engine) -> None:
+    other = Gate([], "other", queue="elsewhere")
+    submitted: list[Completion] = []
+    ticker = Ticker([], "a", 50, lambda: submitted or submitted.append(engine.submit(other)))
+    assert engine.wait(engine.submit(ticker, awaited=True))
+    assert ticker.threads == {threading.current_thread().name}
+    assert other.started.wait(LONG) and not submitted[0].is_done
+    other.open.set()  # now the engine's own thread has it
+    assert submitted[0].wait(LONG)
+
+
+def test_an_awaited_operation_that_cannot_wait_itself_runs_in_the_engine_thread(engine: Engine) -> None:
+    gate = Gate([], "a")
+    gate.open.set()
+    assert engine.wait(engine.submit(gate, awaited=True))
+    late = Ticker([], "b", 3, nothing)
+    assert engine.wait(engine.submit(late, awaited=True), timeout_seconds=LONG)
+    assert late.threads == {"distrain-engine"}
+
+
+def test_an_error_in_a_guest_reaches_everyone_who_waits(codes: list[int]) -> None:
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    other = Gate([], "other", queue="elsewhere")
+    submitted: list[Completion] = []
+
+    def look() -> None:
+        if submitted:
+            raise ValueError("broken")
+        submitted.append(engine.submit(other))
+
+    with pytest.raises(CommError, match="broken"):
+        engine.wait(engine.submit(Ticker([], "a", 50, look), awaited=True))
+    with pytest.raises(CommError, match="broken"):
+        submitted[0].wait(LONG)
+    with pytest.raises(CommError, match="broken"):
+        engine.submit(Gate([], "late"))
+    engine.close()
+    assert codes == []  # closing is a reaction
 
 
 def test_one_queue_starts_in_the_order_of_submission(engine: Engine) -> None:
