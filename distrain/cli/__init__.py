@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from distrain.cli import bench, data, doctor, launch, schedule, train, tune
+from distrain.cli import bench, data, doctor, launch, schedule, trace, train, tune
 from distrain.errors import DistrainError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ train.register(app)
 schedule.register(app)
 bench.register(app)
 tune.register(app)
+trace.register(app)
 doctor.register(app)
 
 

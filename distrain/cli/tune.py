@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,8 +70,7 @@ def _show(lines: list[dict[str, Any]], path: Path) -> None:
         second = ("", "") if line["next_best"] is None else (line["next_best"], _milli(line["next_best_s"]))
         formula = "" if line["formula_s"] is None else f"{line['formula_s'] / line['median_s']:.2f} x"
         shown.add_row(format_bytes(line["bytes"]), line["pick"], _milli(line["median_s"]), *second, formula)
-    console = Console()
-    console.print(shown, width=None if console.is_terminal else 110)
+    Console(width=None if sys.stdout.isatty() else 110).print(shown)
 
 
 def _milli(seconds: float) -> str:

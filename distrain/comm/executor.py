@@ -19,9 +19,12 @@ and steps in the same order, so MPI's first-in-first-out matching pairs them up.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from mpi4py import MPI
 
+from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Move, Plan, PlannedStep
@@ -38,6 +41,7 @@ class _Lane:
         "arrivals",
         "color",
         "early_arrivals",
+        "entered",
         "open",
         "open_early",
         "segment",
@@ -54,6 +58,7 @@ class _Lane:
         self.open_early = 0  # the same for receives of the next step, posted early
         self.arrivals: list[_Arrival] = []
         self.early_arrivals: list[_Arrival] | None = None  # None: not posted early
+        self.entered = 0.0  # when its running step began
         self.areas: list[np.ndarray] = []  # staging areas that the step's sends read
 
 
@@ -139,6 +144,8 @@ class ScheduleOperation(Operation):
         """Go on from step to step, and segment to segment, until something must be waited for."""
         steps = self._plan.colors[lane.color]
         while lane.open == 0:
+            if timeline.current() is not None:
+                self._record(lane)
             for op, start, stop, area in lane.arrivals:
                 self._take_in(op, start, stop, area)
                 self._pool.give(area)
@@ -158,6 +165,7 @@ class ScheduleOperation(Operation):
         """Post the messages of the lane's step, and early receives of the one after it."""
         steps = self._plan.colors[lane.color]
         step = steps[lane.step]
+        lane.entered = time.perf_counter()
         if lane.early_arrivals is None:
             lane.open, lane.arrivals = self._post_receives(lane, step, lane.step)
         else:
@@ -176,6 +184,14 @@ class ScheduleOperation(Operation):
         if lane.step + 1 < len(steps) and steps[lane.step + 1].early:
             after = steps[lane.step + 1]
             lane.open_early, lane.early_arrivals = self._post_receives(lane, after, lane.step + 1)
+
+    def _record(self, lane: _Lane) -> None:
+        """Add the step that a lane has just done to the timeline."""
+        trace = timeline.current()
+        if trace is not None:
+            number = self._plan.colors[lane.color][lane.step].number
+            name, track = f"segment {lane.segment} step {number}", f"color {lane.color} lane"
+            trace.add_parallel(name, track, lane.entered, time.perf_counter(), collective=self.algorithm)
 
     def _post_receives(self, lane: _Lane, step: PlannedStep, number: int) -> tuple[int, list[_Arrival]]:
         posted, arrivals = 0, []

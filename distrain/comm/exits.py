@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
+from distrain import timeline
+
 log = logging.getLogger(__name__)
 
 # MPI_Abort asks the launcher to kill the job; if it does not within so long, this process ends itself.
@@ -66,6 +68,8 @@ def end_job(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none at all: nothing to save
             stream.flush()
+    with suppress(OSError, ValueError):
+        timeline.stop()
     # This watchdog is a plain C thread: it fires even if MPI_Abort hangs with the GIL held.
     faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True, file=_STDERR_FD)
     from mpi4py import MPI

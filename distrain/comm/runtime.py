@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distrain import timeline
 from distrain.comm import exits, mpi
 from distrain.comm.choice import Chooser, make_chooser
+from distrain.comm.clocks import align
 from distrain.comm.engine import Engine
 from distrain.comm.inquiry import Inquiry
 from distrain.comm.members import name as name_of
@@ -71,6 +75,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             exits.install(name)
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
+            _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,
                 chosen.stall_seconds,
@@ -115,3 +120,14 @@ def stop() -> None:
             runtime.engine.close(runtime.settings.abort_seconds)
             if runtime.inquiry is not None:
                 runtime.inquiry.close()
+            timeline.stop()
+
+
+def _start_timeline(comm: MPI.Intracomm, world: World, settings: CommSettings) -> None:
+    """Open this rank's trace where the settings ask for one. Collective."""
+    if settings.timeline:
+        offset, error, zero = align(comm)
+        folder = Path(os.environ.get("DISTRAIN_RUN_DIR", "."), "trace")
+        path = folder / f"rank-{world.rank:05d}.json"
+        steps, host = settings.timeline_steps, world.hosts[world.rank]
+        timeline.start(timeline.Timeline(path, world.rank, host, offset, zero, error, steps))

@@ -42,6 +42,14 @@ class CommSettings(Settings):
         True, description="ranks compare what they call; those that disagree are named at once"
     )
     bucket_bytes: Bytes = Field(25 << 20, gt=0, description="size of the gradient buckets of DDP")
+    timeline: bool = Field(
+        False,
+        description="write a trace of every rank into the run folder, for ui.perfetto.dev; messages are then "
+        "driven by Python, so that each can be recorded, and cost more",
+    )
+    timeline_steps: tuple[int, int] | None = Field(
+        None, description="record these training steps only, both included: [100, 120]; null: all"
+    )
     stall_seconds: Seconds = Field(
         60.0, gt=0, description="a collective older than this is reported, with who is missing"
     )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distrain import timeline
 from distrain.comm.operation import Completion
 
 log = logging.getLogger(__name__)
@@ -140,10 +141,14 @@ class Exposure:
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                self._tail = time.perf_counter() - self._last_submission
+                now = time.perf_counter()
+                self._tail = now - self._last_submission
+                _record(self._last_submission, now)
 
     def blocked(self, seconds: float) -> None:
         """A caller was blocked for so long."""
+        now = time.perf_counter()
+        _record(now - seconds, now)
         with self._lock:
             self._blocked += seconds
 
@@ -153,3 +158,9 @@ class Exposure:
             seconds = self._blocked + self._tail
             self._blocked = self._tail = 0.0
             return seconds
+
+
+def _record(begin: float, end: float) -> None:
+    trace = timeline.current()
+    if trace is not None:
+        trace.add_parallel("exposed communication", "waiting for communication", begin, end)

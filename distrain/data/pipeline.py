@@ -7,6 +7,7 @@ run in a thread, and the decoder releases the GIL.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
+
+from distrain.timeline import span
 
 _PIECE = 32  # images; long enough that Python's share is small, short enough to balance threads
 
@@ -72,7 +75,8 @@ class Pipeline(Generic[Owner]):
         self._top_up(self._ahead)
         started = time.perf_counter()
         _, work = self._pending.popleft()
-        wait(work.pieces)  # all of them: a buffer must not be used again while a thread writes to it
+        with span("data wait"):
+            wait(work.pieces)  # all of them: a buffer must not be used again while a thread writes to it
         self.wait_seconds += time.perf_counter() - started
         self._top_up(self._ahead)
         used = [piece.result() for piece in work.pieces]
@@ -92,7 +96,7 @@ class Pipeline(Generic[Owner]):
             for start in range(0, count, _PIECE):
                 part = range(start, min(start + _PIECE, count))
                 view = work.pixels[part.start : part.stop]
-                work.pieces.append(self._pool.submit(work.fill, part, view))
+                work.pieces.append(self._pool.submit(_decode, work.fill, part, view))
             self._pending.append((self._next, work))
             self._next += 1
 
@@ -100,6 +104,11 @@ class Pipeline(Generic[Owner]):
         pieces = [piece for _, work in self._pending for piece in work.pieces]
         wait([piece for piece in pieces if not piece.cancel()])
         self._pending.clear()
+
+
+def _decode(fill: Fill, part: range, view: np.ndarray) -> np.ndarray:
+    with span("decode", threading.current_thread().name, images=len(part)):
+        return fill(part, view)
 
 
 def _compacted(pixels: np.ndarray, used: list[np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ from distrain.train.preprocess import Preprocess
 from distrain.train.recorder import Recorder
 from distrain.train.run import prepare
 from distrain.train.step import optimizer_step
+from distrain.train.spans import StepSpans
 from distrain.train.stop import Stop
 
 
@@ -34,6 +35,7 @@ def train(parts: Parts) -> Result:
     with Recorder(parts, run) as recorder, Stop() as stop:
         meter = Meter(parts.loader, parts.exposed_comm_seconds, parts.world.rank, parts.world.size)
         run.model.train()
+        steps = StepSpans(run.step)
         for batch in batches(parts.loader, run.step, run.total):
             for group in run.optimizer.param_groups:
                 group["lr"] = run.learning_rate(run.step)
@@ -42,6 +44,7 @@ def train(parts: Parts) -> Result:
             fault_point(parts.world.rank, run.step)
             meter.add(run.step, loss, correct, len(batch.labels))
             recorder.step(run.step)
+            steps.mark(run.step)
 
             stopping = stop.agreed() and run.step < run.total
             if run.due(settings.log_every) or stopping:

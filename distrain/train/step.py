@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distrain.timeline import span
 from distrain.train.parts import Batch
 from distrain.train.preprocess import Preprocess
 from distrain.train.recipe import cross_entropy
@@ -50,14 +51,16 @@ def optimizer_step(
     optimizer.zero_grad(set_to_none=True)
     for number, (pixels, classes) in enumerate(micro_batches, start=1):
         with _exchange(model, last=number == len(micro_batches)):
-            with autocast(preprocess.device, settings.precision):
+            with span("forward"), autocast(preprocess.device, settings.precision):
                 logits = model(preprocess.normalise(pixels))
             part = cross_entropy(logits, classes, settings.label_smoothing)
             part = part * (len(classes) / len(labels))
-            part.backward()
+            with span("backward"):
+                part.backward()
         loss += part.detach()
         correct += (logits.detach().argmax(1) == classes).sum()
-    optimizer.step()
+    with span("optimizer"):
+        optimizer.step()
     return loss, correct
 
 
