@@ -115,7 +115,13 @@ class Timeline:
         number = self._tracks.get(track)
         if number is None:
             number = self._tracks[track] = len(self._tracks)
-            title = {"ph": "M", "name": "thread_name", "pid": self._rank, "tid": number, "args": {"name": track}}
+            title = {
+                "ph": "M",
+                "name": "thread_name",
+                "pid": self._rank,
+                "tid": number,
+                "args": {"name": track},
+            }
             self._write(title)
         event: dict[str, Any] = {"ph": "X", "name": name, "pid": self._rank, "tid": number}
         event["ts"] = round((begin + self._shift) * 1e6, 3)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from distrain import timeline
+
 if TYPE_CHECKING:
     from distrain.comm.call import Call
     from distrain.comm.members import Members
@@ -130,6 +132,7 @@ class Completion:
     def finish(self, exception: BaseException | None = None) -> None:
         """Run the callbacks, then mark as done. Engine only."""
         self.exception = exception
+        self._record()
         while True:
             with self._lock:
                 callbacks, self._callbacks = self._callbacks, []
@@ -138,6 +141,16 @@ class Completion:
                     return
             for function in callbacks:
                 function(self)
+
+    def _record(self) -> None:
+        trace, op = timeline.current(), self.operation
+        if trace is None or self.started is None:
+            return
+        about = {"number": self.number if op.call is None else op.call.number, "bytes": op.size_bytes}
+        queued = round((self.started - self.submitted) * 1e6, 1)
+        name = f"{op.kind} by {op.algorithm}" if op.algorithm else op.kind
+        now = time.perf_counter()
+        trace.add_parallel(name, "collectives", self.started, now, **about, queued_us=queued)
 
 
 def when_all_done(completions: Sequence[Completion], function: Callable[[BaseException | None], Any]) -> None:

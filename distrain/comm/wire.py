@@ -106,7 +106,11 @@ class Wire:
         self.pool = StagingPool()
         self._plans: dict[tuple[Choice, Collective, int, int], Plan] = {}
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
-        self.compiled = messages.library() is not None and not settings.timeline and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
+        self.compiled = (
+            messages.library() is not None
+            and not settings.timeline
+            and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
+        )
         self.chooser = chooser or Chooser(settings)
 
     def reduction(

@@ -15,8 +15,8 @@ from distrain.train.parts import Batch, Parts, Result, TrainLoader
 from distrain.train.preprocess import Preprocess
 from distrain.train.recorder import Recorder
 from distrain.train.run import prepare
-from distrain.train.step import optimizer_step
 from distrain.train.spans import StepSpans
+from distrain.train.step import optimizer_step
 from distrain.train.stop import Stop
 
 
