@@ -47,7 +47,14 @@ class DataError(DistrainError):
     """A data set, shard or image is missing, damaged or of another format (exit code 1)."""
 
 
-class CommError(DistrainError):
+class CallError(UsageError, ValueError, RuntimeError):
+    """A collective was called with tensors or ranks it cannot take (exit code 2).
+
+    torch's own backends raise sometimes ValueError, sometimes RuntimeError; a program may catch either.
+    """
+
+
+class CommError(DistrainError, RuntimeError):
     """Ranks disagree, a peer is lost, or a collective did not complete (exit code 1)."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distrain.errors import UsageError
+from distrain.errors import CallError
 
 
 class Reduction(str, Enum):
@@ -54,6 +54,14 @@ _TORCH: dict[Reduction, Reducer] = {
 _REDUCED_BY_TORCH = (torch.float16, torch.bfloat16)
 _WITHOUT_ORDER = (torch.complex64, torch.complex128)
 _BITWISE = (Reduction.BAND, Reduction.BOR, Reduction.BXOR)
+# All other types (8-bit floats, complex halves, quantised) travel, but have no arithmetic here.
+_WITH_ARITHMETIC = frozenset(
+    {
+        *_REDUCED_BY_TORCH, *_WITHOUT_ORDER, torch.float32, torch.float64, torch.bool,
+        torch.int8, torch.int16, torch.int32, torch.int64,
+        torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+    }
+)  # fmt: skip
 
 
 def byte_view(tensor: torch.Tensor) -> np.ndarray:
@@ -75,12 +83,12 @@ class FlatBuffer:
         bytes: uint8 [count * itemsize], the same memory.
 
     Raises:
-        UsageError: the tensor is not on the CPU, or not contiguous.
+        CallError: the tensor is not on the CPU, or not contiguous.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
         if tensor.device.type != "cpu" or not tensor.is_contiguous():
-            raise UsageError(
+            raise CallError(
                 "buffer",
                 f"tensor on {tensor.device}, contiguous={tensor.is_contiguous()} cannot go on the wire",
                 "pass a contiguous CPU tensor",
@@ -100,12 +108,12 @@ class FlatBuffer:
         """Make sure that a reduction has a meaning for this type.
 
         Raises:
-            UsageError: it has none.
+            CallError: it has none.
         """
         wrong_bits = reduction in _BITWISE and (self.dtype.is_floating_point or self.dtype.is_complex)
         wrong_order = reduction in (Reduction.MIN, Reduction.MAX) and self.dtype in _WITHOUT_ORDER
-        if wrong_bits or wrong_order:
-            raise UsageError(
+        if wrong_bits or wrong_order or self.dtype not in _WITH_ARITHMETIC:
+            raise CallError(
                 "reduce", f"op={reduction.value} is not defined for {self.dtype}", "choose another op or type"
             )
 
@@ -113,7 +121,7 @@ class FlatBuffer:
         """Return the function ``f(a, b, out=a)`` that combines two runs of this buffer's type.
 
         Raises:
-            UsageError: this reduction has no meaning for this type.
+            CallError: this reduction has no meaning for this type.
         """
         self.check(reduction)
         return (_TORCH if self._by_torch else _NUMPY)[reduction]

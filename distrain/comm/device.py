@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from distrain.errors import CallError
+
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
@@ -32,9 +34,15 @@ class HostSide:
         self._back: list[tuple[torch.Tensor, torch.Tensor]] = []  # (tensor, its host copy)
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a contiguous CPU tensor with the contents; after `is_ready` for one on a GPU."""
+        """Return a contiguous CPU tensor with the contents; after `is_ready` for one on a GPU.
+
+        Raises:
+            CallError: the tensor is sparse, or on a device that is neither CPU nor GPU.
+        """
+        _check(tensor)
         if tensor.device.type != "cuda":
-            return tensor.detach().contiguous()
+            # Views that conjugate or negate do so when they are read, which bytes are not.
+            return tensor.detach().resolve_conj().resolve_neg().contiguous()
         stream = _side_stream(tensor.device)
         stream.wait_stream(torch.cuda.current_stream(tensor.device))
         host = _pinned_like(tensor)
@@ -47,15 +55,21 @@ class HostSide:
         return host
 
     def write(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a contiguous CPU tensor whose contents `finish` moves into `tensor`."""
+        """Return a contiguous CPU tensor whose contents `finish` moves into `tensor`.
+
+        Raises:
+            CallError: as for `read`.
+        """
+        _check(tensor)
         if tensor.device.type == "cuda":
             stream = _side_stream(tensor.device)
             stream.wait_stream(torch.cuda.current_stream(tensor.device))
             tensor.record_stream(stream)
             host = _pinned_like(tensor)
-        elif tensor.is_contiguous():
+        elif tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
             return tensor.detach()
         else:
+            _check_places(tensor)
             host = torch.empty(tensor.shape, dtype=tensor.dtype)
         self._back.append((tensor.detach(), host))
         return host
@@ -64,6 +78,7 @@ class HostSide:
         """Return a contiguous CPU tensor with the contents, which `finish` moves back."""
         host = self.read(tensor)
         if host.data_ptr() != tensor.data_ptr() or tensor.device.type == "cuda":
+            _check_places(tensor)
             self._back.append((tensor.detach(), host))
         return host
 
@@ -79,6 +94,25 @@ class HostSide:
                     tensor.copy_(host, non_blocking=True)
             else:
                 tensor.copy_(host)
+
+
+def _check(tensor: torch.Tensor) -> None:
+    if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "cuda"):
+        raise CallError(
+            "collective",
+            f"a tensor of layout={tensor.layout} on {tensor.device} cannot travel",
+            "pass a dense tensor in the memory of the CPU or a CUDA GPU",
+        )
+
+
+def _check_places(tensor: torch.Tensor) -> None:
+    """Refuse a result in which several elements lie in one place, as after `expand`."""
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise CallError(
+            "collective",
+            f"a result of strides={tensor.stride()} has several elements in one place",
+            "pass tensor.clone()",
+        )
 
 
 def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:

@@ -144,6 +144,10 @@ class Engine:
         finally:
             self._exposed.blocked(time.perf_counter() - begin)
 
+    def explain(self, completion: Completion) -> str:
+        """Ask the other ranks about a late operation; return lines that say what they do, if they can."""
+        return self._watch.ask(completion)
+
     def follow(self, completion: Completion) -> None:
         """Count this operation as exposed although nobody will call `wait` for it; see `Exposure`."""
         self._exposed.submitted()

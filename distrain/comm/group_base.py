@@ -15,7 +15,7 @@ from distrain.comm.exchange import Message, MessageOperation
 from distrain.comm.operation import Operation
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork
-from distrain.errors import UsageError
+from distrain.errors import CallError
 
 BACKEND = "distrain"
 
@@ -35,13 +35,13 @@ def reduction_of(options: Any) -> Reduction:
     """Return the Reduction that torch's options name; a sum if there are none.
 
     Raises:
-        UsageError: the op exists for other backends only (PREMUL_SUM).
+        CallError: the op exists for other backends only (PREMUL_SUM).
     """
     op = dist.ReduceOp.SUM if options is None else getattr(options, "reduceOp", options)
     for name, reduction in _REDUCTIONS.items():
         if op == getattr(dist.ReduceOp, name):
             return reduction
-    raise UsageError("reduce", f"op={op} is unknown to backend {BACKEND!r}", "use SUM and scale the tensor")
+    raise CallError("reduce", f"op={op} is unknown to backend {BACKEND!r}", "use SUM and scale the tensor")
 
 
 def as_list(tensors: Any) -> list[torch.Tensor]:
@@ -53,11 +53,11 @@ def only(tensors: Any) -> torch.Tensor:
     """Return the single tensor of a call; the lists of several are a relic of one process, many GPUs.
 
     Raises:
-        UsageError: there is not exactly one.
+        CallError: there is not exactly one.
     """
     found = as_list(tensors)
     if len(found) != 1:
-        raise UsageError("collective", f"{len(found)} tensors were given", "pass one tensor per rank")
+        raise CallError("collective", f"{len(found)} tensors were given", "pass one tensor per rank")
     return found[0]
 
 
@@ -90,7 +90,7 @@ class GroupBase(dist.ProcessGroup):
 
     Args:
         wire: the group's communicator.
-        timeout: how long point to point may take before the job is ended.
+        timeout: how long `wait` waits before it raises.
     """
 
     supports_splitting = False
@@ -100,7 +100,7 @@ class GroupBase(dist.ProcessGroup):
     def __init__(self, wire: Wire, timeout: timedelta) -> None:
         super().__init__(wire.rank, wire.size)  # type: ignore[call-arg]  # a form that the stub lacks
         self._wire = wire
-        self._timeout_seconds = timeout.total_seconds()
+        self.set_timeout(timeout)
         self._coalescing: list[DistrainWork] | None = None
         self._group_name = self._group_description = ""
 
@@ -130,6 +130,10 @@ class GroupBase(dist.ProcessGroup):
         """Take the description from torch."""
         self._group_description = description
 
+    def _get_sequence_number_for_group(self) -> int:
+        """Return how many collectives this rank has called, point to point not counted."""
+        return self._wire.calls
+
     @property
     def _device_types(self) -> list[torch.device]:
         kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -137,6 +141,10 @@ class GroupBase(dist.ProcessGroup):
 
     def _get_backend(self, device: torch.device) -> Any:
         return self
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        """Set how long `wait` waits for the operations called from now on."""
+        self._timeout_seconds = self._wire.timeout_seconds = timeout.total_seconds()
 
     def shutdown(self) -> None:
         """Free the group's communicator; all members call it."""
@@ -185,21 +193,38 @@ class GroupBase(dist.ProcessGroup):
         works, self._coalescing = self._coalescing or [], None
         return self._join(works)
 
+    def _check_rank(self, kind: str, rank: int) -> None:
+        if not 0 <= rank < self.size():
+            raise CallError(
+                kind,
+                f"rank={rank} is not in 0 ... {self.size() - 1} of the group",
+                "name a rank of the group",
+            )
+
+    def _check_alike(self, kind: str, one: torch.Tensor, other: torch.Tensor, sizes: bool = True) -> None:
+        """What arrives as `other` was sent as something like `one`."""
+        if one.dtype != other.dtype or (sizes and one.numel() != other.numel()):
+            raise CallError(
+                kind,
+                f"{one.numel()} elements of {one.dtype} do not fit {other.numel()} elements of {other.dtype}",
+                "use tensors of the same size and type for what is sent and what is received",
+            )
+
     def _check_parts(self, kind: str, parts: Sequence[torch.Tensor]) -> None:
         if len(parts) != self.size():
-            raise UsageError(
+            raise CallError(
                 kind, f"{len(parts)} tensors for {self.size()} ranks", "pass one tensor for each rank"
             )
 
     def _check_multiple(self, kind: str, whole: torch.Tensor, part: torch.Tensor) -> None:
         if whole.numel() != part.numel() * self.size():
-            raise UsageError(
+            raise CallError(
                 kind,
                 f"{whole.numel()} elements are not {self.size()} (ranks) times {part.numel()}",
                 "make the larger tensor world_size times as large as the other",
             )
         if whole.dtype != part.dtype:
-            raise UsageError(kind, f"types {whole.dtype} and {part.dtype} differ", "use one type")
+            raise CallError(kind, f"types {whole.dtype} and {part.dtype} differ", "use one type")
 
     def _messages(
         self,

@@ -25,7 +25,10 @@ from distrain.comm.group_base import as_list, only, only_list
 from distrain.comm.group_reductions import Reductions
 from distrain.comm.monitored import MonitoredBarrier
 from distrain.comm.work import DistrainWork
-from distrain.errors import UsageError
+from distrain.errors import CallError
+
+# A hung point to point ends the job so long after its timeout, if nobody waits for it.
+SPARE_SECONDS = 60.0
 
 
 class Moves(Reductions):
@@ -36,6 +39,7 @@ class Moves(Reductions):
         return self._join([self._broadcast(tensor, opts.rootRank) for tensor in as_list(tensors)])
 
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
+        self._check_rank("broadcast", root)
         host = HostSide()
         data = host.read(tensor) if self.rank() == root else host.write(tensor)
         operation = broadcast_operation(self._wire.comm, byte_view(data), root)
@@ -45,22 +49,28 @@ class Moves(Reductions):
     def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th output of the root."""
         source, root, host = only(inputs), opts.rootRank, HostSide()
+        self._check_rank("gather", root)
         own = host.read(source)
         if self.rank() != root:
             return self._messages(host, "gather", {root: own}, {}, [], own.numel(), root)
         targets = only_list(outputs)
         self._check_parts("gather", targets)
+        for target in targets:
+            self._check_alike("gather", source, target)
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
         return self._messages(host, "gather", {root: own}, arriving, targets, own.numel(), root)
 
     def scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the root's r-th input to the output of rank r."""
         target, root, host = only(outputs), opts.rootRank, HostSide()
+        self._check_rank("scatter", root)
         arriving = {root: host.write(target)}
         if self.rank() != root:
             return self._messages(host, "scatter", {}, arriving, [target], target.numel(), root)
         sources = only_list(inputs)
         self._check_parts("scatter", sources)
+        for source in sources:
+            self._check_alike("scatter", source, target)
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
         return self._messages(host, "scatter", leaving, arriving, [target], target.numel(), root)
 
@@ -69,6 +79,7 @@ class Moves(Reductions):
         targets, sources, host = only_list(outputs), only_list(inputs), HostSide()
         self._check_parts("all_to_all outputs", targets)
         self._check_parts("all_to_all inputs", sources)
+        self._check_alike("all_to_all", sources[self.rank()], targets[self.rank()])
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
         return self._messages(host, "all_to_all", leaving, arriving, targets)
@@ -91,9 +102,13 @@ class Moves(Reductions):
             opts: torch's options.
         """
         host = HostSide()
+        self._check_alike("all_to_all", input, output, sizes=False)
         own, result = host.read(input), host.write(output)
+        if own.untyped_storage().data_ptr() == result.untyped_storage().data_ptr():
+            own = own.clone()  # in place, what arrives may land on what has not left
         leaving = self._slices("all_to_all input", own, input_splits)
         arriving = self._slices("all_to_all output", result, output_splits)
+        self._check_alike("all_to_all", leaving[self.rank()], arriving[self.rank()])
         return self._messages(host, "all_to_all", leaving, arriving, [output])
 
     alltoall_base = all_to_all_single
@@ -104,12 +119,12 @@ class Moves(Reductions):
         rows = tensor.shape[0] if tensor.dim() else 1
         if not splits:
             if rows % self.size():
-                raise UsageError(
+                raise CallError(
                     what, f"{rows} rows do not divide by {self.size()} ranks", "pass split sizes, or pad"
                 )
             splits = [rows // self.size()] * self.size()
         if len(splits) != self.size() or sum(splits) != rows:
-            raise UsageError(
+            raise CallError(
                 what,
                 f"splits={list(splits)} do not cut {rows} rows for {self.size()} ranks",
                 "pass one count a rank, which together are all rows",
@@ -120,12 +135,14 @@ class Moves(Reductions):
 
     def send(self, tensors: Any, dst: int, tag: int = 0) -> DistrainWork:
         """Send a tensor to rank `dst` of the group."""
+        self._check_rank("send", dst)
         tensor, host = only(tensors), HostSide()
         message = Message(dst, byte_view(host.read(tensor)))
         return self._point_to_point(host, "send", tensor, tag, sends=[message])
 
     def recv(self, tensors: Any, src: int, tag: int = 0) -> DistrainWork:
         """Receive a tensor from rank `src` of the group."""
+        self._check_rank("recv", src)
         tensor, host = only(tensors), HostSide()
         message = Message(src, byte_view(host.write(tensor)))
         return self._point_to_point(host, "recv", tensor, tag, receives=[message])
@@ -135,7 +152,7 @@ class Moves(Reductions):
         tensor, host = only(tensors), HostSide()
         data = byte_view(host.write(tensor))
         if data.size > PIECE_BYTES:
-            raise UsageError(
+            raise CallError(
                 "recv from any rank",
                 f"{data.size} bytes come in several messages, perhaps of several senders",
                 "name the source, or send less than 1 GiB",
@@ -152,7 +169,7 @@ class Moves(Reductions):
         receives: Sequence[Message] = (),
     ) -> DistrainWork:
         if not 0 <= tag < self._wire.user_tags:
-            raise UsageError(
+            raise CallError(
                 kind, f"tag={tag} is not in 0 ... {self._wire.user_tags - 1}", "use a smaller tag"
             )
         operation = MessageOperation(
@@ -162,8 +179,10 @@ class Moves(Reductions):
             sends,
             receives,
             ordered=False,
-            patience_seconds=self._timeout_seconds,
+            # Who waits gets an error first, and may react to it.
+            patience_seconds=self._timeout_seconds + SPARE_SECONDS,
         )
+        operation.timeout_seconds = self._timeout_seconds
         return self._submit(host, operation, [tensor])
 
     # Barriers
@@ -180,7 +199,9 @@ class Moves(Reductions):
         Raises:
             CommError: a rank is missing.
         """
-        seconds = (timeout or timedelta(0)).total_seconds() or self._timeout_seconds
+        seconds = -1.0 if timeout is None else timeout.total_seconds()
+        if seconds < 0:
+            seconds = self._timeout_seconds
         operation = MonitoredBarrier(self._wire.comm, self._wire.tags.take(1), seconds, wait_all_ranks)
         self._submit(HostSide(), operation, []).wait()
-        operation.raise_if_missing()
+        operation.raise_if_missing(self._wire.members)

@@ -17,8 +17,9 @@ from distrain.comm.call import Call
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
+from distrain.comm.group_sparse import sparse_allreduce
 from distrain.comm.work import DistrainWork
-from distrain.errors import UsageError
+from distrain.errors import CallError
 from distrain.schedule.ir import Collective
 from distrain.world import split
 
@@ -31,6 +32,8 @@ class Reductions(GroupBase):
         reduction, found = reduction_of(opts), as_list(tensors)
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
+        if found[0].layout is not torch.strided:
+            return self._join([sparse_allreduce(self, tensor, reduction, opts) for tensor in found])
         if len(found) == 1 and wire.direct is not None and self._coalescing is None:
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
@@ -61,10 +64,10 @@ class Reductions(GroupBase):
         """Sum over all ranks, in place, by the MPI library's own algorithm.
 
         Raises:
-            UsageError: MPI has no such type.
+            CallError: MPI has no such type.
         """
         if tensor.dtype not in (torch.float32, torch.float64):
-            raise UsageError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
+            raise CallError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
         host, comm = HostSide(), self._wire.comm
         data = host.update(tensor).reshape(-1).numpy()
         operation = MpiOperation(
@@ -77,6 +80,7 @@ class Reductions(GroupBase):
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
         """Combine over all ranks; only the root's tensor changes."""
         tensor, host = only(tensors), HostSide()
+        self._check_rank("reduce", opts.rootRank)
         source = host.read(tensor)
         scratch = torch.empty_like(source)
         result = host.write(tensor) if self.rank() == opts.rootRank else None
@@ -96,6 +100,9 @@ class Reductions(GroupBase):
         """Combine the r-th input of all ranks into the output of rank r. The parts may differ in size."""
         output, parts, host = only(outputs), only_list(inputs), HostSide()
         self._check_parts("reduce_scatter", parts)
+        for part in parts:
+            self._check_alike("reduce_scatter", part, output, sizes=False)
+        self._check_alike("reduce_scatter", parts[self.rank()], output)
         return self._reduce_parts(host, parts, output, opts)
 
     def reduce_scatter_single(
@@ -145,6 +152,9 @@ class Reductions(GroupBase):
         """Copy the input of rank r to the r-th output of all ranks. The sizes may differ between ranks."""
         parts, source = only_list(outputs), only(inputs)
         self._check_parts("all_gather", parts)
+        for part in parts:
+            self._check_alike("all_gather", source, part, sizes=False)
+        self._check_alike("all_gather", source, parts[self.rank()])
         if len({part.numel() for part in parts}) > 1:
             return self._uneven_allgather(parts, source)
         host = HostSide()

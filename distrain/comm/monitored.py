@@ -7,6 +7,7 @@ import time
 import numpy as np
 from mpi4py import MPI
 
+from distrain.comm.members import Members
 from distrain.comm.operation import Operation
 from distrain.errors import CommError
 
@@ -72,21 +73,32 @@ class MonitoredBarrier(Operation):
             self._sending = [self._send(rank) for rank in range(1, self._size)]
         return bool(self._missing) or bool(MPI.Request.Testall(self._sending))
 
-    def raise_if_missing(self) -> None:
-        """Raise if somebody did not come.
+    def raise_if_missing(self, members: Members | None = None) -> None:
+        """Raise if somebody did not come. The phrases are those by which programs know gloo's errors.
+
+        Args:
+            members: who the ranks are.
 
         Raises:
             CommError: names the missing ranks (on rank 0), or rank 0's silence (elsewhere).
         """
         if not self._missing:
             return
+        within = f"failed to pass monitoredBarrier in {self._timeout * 1000:g} ms"
+        if self._rank:
+            problem = (
+                f"Rank {self._rank} successfully reached monitoredBarrier, but received errors while "
+                f"waiting for send/recv from rank 0: it did not answer in {self._timeout * 1000:g} ms"
+            )
+        elif self._timeout <= 0:
+            problem = f"Rank 0 timed out in monitoredBarrier after {self._timeout * 1000:g} ms"
+        elif self._all:
+            problem = f"Ranks {', '.join(map(str, self._missing))} {within}"
+        else:
+            problem = f"Rank {self._missing[0]} {within}"
         named = self._missing if self._all else self._missing[:1]
-        who = f"ranks {named}" if self._rank == 0 else "rank 0, which answers when all have come,"
-        raise CommError(
-            f"monitored_barrier on rank {self._rank}",
-            f"{who} did not answer within timeout={self._timeout:g} s",
-            "look at what these ranks are doing",
-        )
+        who = "" if members is None else ", ".join(members.name(rank) for rank in named)
+        raise CommError("monitored_barrier", problem, f"look at what these ranks do: {who or named}")
 
     def waiting_for(self) -> str:
         """Name the ranks that have not come."""

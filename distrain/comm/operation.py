@@ -39,6 +39,7 @@ class Operation:
         concurrency: how many of this queue may be in flight; None for no limit.
         moved: grows when something was achieved; the engine sleeps while nothing moves.
         patience_seconds: after so long the job is ended; None for the engine's own limit.
+        timeout_seconds: who waits for it gets an error after so long; None: never.
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
@@ -57,6 +58,7 @@ class Operation:
     concurrency: int | None = 4
     moved = 0
     patience_seconds: float | None = None
+    timeout_seconds: float | None = None
     waits = False
     is_alone = False
     news = ctypes.c_int(0)

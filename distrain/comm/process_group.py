@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from distrain.comm import runtime
+from distrain.comm import doors, runtime
 from distrain.comm.group_base import BACKEND
 from distrain.comm.group_moves import Moves
 from distrain.comm.members import Members
@@ -61,3 +61,4 @@ def register() -> None:
     """Make the backend known to torch.distributed; a second call changes nothing."""
     if BACKEND.upper() not in dist.Backend._plugins:
         dist.Backend.register_backend(BACKEND, create_group, extended_api=True, devices=["cpu", "cuda"])
+        doors.open_doors(DistrainProcessGroup)

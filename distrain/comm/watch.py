@@ -86,13 +86,14 @@ class Watch:
         limit = completion.operation.patience_seconds
         if age > self._stall and not completion.reported:
             completion.reported = True
-            log.warning("%s%s", self.describe(completion), self._ask(completion))
+            log.warning("%s%s", self.describe(completion), self.ask(completion))
         if age > (self._abort if limit is None else limit) and not completion.is_done:
             log.critical("%s; ending the job", self.describe(completion))
             return True
         return False
 
-    def _ask(self, completion: Completion) -> str:
+    def ask(self, completion: Completion) -> str:
+        """Ask the other ranks about an operation; return lines for a report, or nothing."""
         if self._inquire is None:
             return ""
         try:

@@ -97,6 +97,7 @@ class Wire:
         self.first_user_tag = min(int(limit) // 2, 1 << 20)
         self.tags = Tags(self.first_user_tag)
         self.members = members
+        self.timeout_seconds: float | None = None  # of whoever waits for a collective
         self._calls = 0
         self._roll: Roll | None = None
         if members is not None and settings.check and self.size > 1:
@@ -163,9 +164,15 @@ class Wire:
             board.calls[self.members.key] = (call, time.monotonic())
         return call
 
+    @property
+    def calls(self) -> int:
+        """Collectives called so far."""
+        return self._calls
+
     def sign(self, operation: Operation, call: Call) -> None:
         """Let an operation carry the name of the call, and have it compared."""
         operation.call, operation.members = call, self.members
+        operation.timeout_seconds = self.timeout_seconds
         if self._roll is not None:
             operation.guard = self._roll.enter(call, late=isinstance(operation, SharedOperation))
 

@@ -33,23 +33,29 @@ class DistrainWork(dist.Work):
         when_all_done(self._completions, lambda _: self._landing.record())
 
     @classmethod
-    def joined(cls, engine: Engine, works: Sequence[DistrainWork]) -> DistrainWork:
-        """Return one handle for several."""
+    def joined(
+        cls, engine: Engine, works: Sequence[DistrainWork], results: Sequence[torch.Tensor] | None = None
+    ) -> DistrainWork:
+        """Return one handle for several; without `results` it has those of all."""
         completions = [completion for work in works for completion in work._completions]
-        return cls(engine, completions, [tensor for work in works for tensor in work._tensors])
+        if results is None:
+            results = [tensor for work in works for tensor in work._tensors]
+        return cls(engine, completions, results)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Block until all is done; zero or None waits for ever.
+        """Block until all is done, or until the timeout; zero or None: that of the group.
 
         Raises:
             CommError: not done within the timeout, or the communication failed.
         """
-        seconds = timeout.total_seconds() if timeout else None
+        asked = timeout.total_seconds() if timeout else 0.0
         for completion in self._completions:
-            if not self._engine.wait(completion, seconds or None):
+            seconds = asked if asked > 0 else completion.operation.timeout_seconds
+            if not self._engine.wait(completion, seconds):
                 raise CommError(
                     str(completion),
-                    f"is not complete after timeout={seconds:g} s",
+                    f"is not complete and its timeout of {seconds:g} s has passed"
+                    f"{self._engine.explain(completion)}",
                     "look for a rank that did not call it, or allow more time",
                 )
         self._landing.order_current_stream()

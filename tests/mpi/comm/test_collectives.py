@@ -293,7 +293,7 @@ def test_monitored_barrier_names_the_missing(world: World) -> None:
         with pytest.raises(CommError, match="rank 0"):
             group.monitored_barrier(timedelta(seconds=0.2))
     else:
-        who = rf"ranks \[{missing}\]" if world.rank == 0 else "rank 0"
+        who = rf"Ranks {missing} failed to pass monitoredBarrier" if world.rank == 0 else "rank 0"
         with pytest.raises(CommError, match=who):
             group.monitored_barrier(timedelta(seconds=0.3), wait_all_ranks=True)
         dist.barrier()
