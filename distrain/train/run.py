@@ -26,7 +26,7 @@ CHECKPOINTS = "checkpoints"
 _FORMAT = 1
 # The option has another name since torch 2.13.
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
-_KEEP_BUFFERS: dict[str, Any] = {
+KEEP_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
 }
 
@@ -100,7 +100,7 @@ def _parallel(module: nn.Module, parts: Parts) -> nn.Module:
         process_group=parts.synchroniser.group,
         device_ids=[parts.device.index] if parts.device.type == "cuda" else None,
         # Running statistics are broadcast before an evaluation instead of in every step.
-        **_KEEP_BUFFERS,
+        **KEEP_BUFFERS,
         bucket_cap_mb=parts.bucket_bytes / 2**20,
         gradient_as_bucket_view=True,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from distrain.cli.bench.allreduce import allreduce
+from distrain.cli.bench.ddp import ddp
 from distrain.cli.bench.loader import loader
 
 bench = typer.Typer(help="Benchmarks; each checks its answer first.", no_args_is_help=True)
-for command in (allreduce, loader):
+for command in (allreduce, ddp, loader):
     bench.command(command.__name__)(command)
 
 

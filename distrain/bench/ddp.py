@@ -1,0 +1,269 @@
+"""A step of DDP beside its peers: one rank's program, started by `distrain bench ddp`.
+
+What is wanted of a synchroniser is that a step costs no more than the longer of compute and
+communication. So three things are timed for each: compute alone, communication alone (the same
+gradients, computed in no time), and the step. All synchronisers take turns in one job.
+
+Ranks that share the cores of one machine cannot show overlap with real compute: what one rank computes
+another cannot. `sleep:SECONDS` stands for a GPU: a model of layers of equal size, whose backward takes
+that long and leaves the cores free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import distrain
+from distrain.comm.settings import CommSettings
+from distrain.comm.sync import Synchroniser, make_synchroniser
+from distrain.errors import ConfigError
+from distrain.train.models import create as create_model
+from distrain.train.run import KEEP_BUFFERS
+from distrain.train.settings import ModelSettings
+
+Line = dict[str, Any]
+LAYERS = 50
+
+
+class _Busy(torch.autograd.Function):
+    """The gradient of a layer takes its time; it is the layer's input, so that ranks differ."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, weight: torch.Tensor, seconds: float) -> torch.Tensor:
+        ctx.shape, ctx.seconds, ctx.value = weight.shape, seconds, float(value)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        if ctx.seconds:
+            time.sleep(ctx.seconds)
+        return gradients[0], torch.full(ctx.shape, ctx.value), None
+
+
+class Sleeper(nn.Module):
+    """Parameters of given sizes whose backward takes a given time and no core.
+
+    Args:
+        sizes: elements of each parameter, in the order of forward.
+        seconds: of the whole backward, spread over the parameters by size.
+    """
+
+    def __init__(self, sizes: Sequence[int], seconds: float) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+        self._seconds = [seconds * size / sum(sizes) for size in sizes]
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the input, float32 [], which the backward of every parameter remembers."""
+        for weight, seconds in zip(self.weights, self._seconds, strict=True):
+            value = _Busy.apply(value, weight, seconds)
+        return value
+
+
+@dataclass
+class Workload:
+    """A model with its input and loss.
+
+    Attributes:
+        model: the bare module.
+        step: forward and backward of a module like it.
+    """
+
+    model: nn.Module
+    step: Callable[[nn.Module], None]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each parameter, in the order of the module."""
+        return [parameter.numel() for parameter in self.model.parameters()]
+
+
+def sleeping(payload_bytes: int, seconds: float, rank: int) -> Workload:
+    """Return a model of `LAYERS` equal layers that sleeps."""
+    value = torch.tensor(float(rank + 1), requires_grad=True)
+    sizes = [payload_bytes // 4 // LAYERS] * LAYERS
+    return Workload(Sleeper(sizes, seconds), lambda model: model(value).backward())
+
+
+def real(name: str, images: int, rank: int) -> Workload:
+    """Return a real model on random images of 64 x 64, others on every rank."""
+    made = torch.Generator().manual_seed(rank)
+    pixels = torch.randn(images, 3, 64, 64, generator=made)
+    labels = torch.randint(10, (images,), generator=made)
+    model = create_model(ModelSettings(name=name), 10, 0)
+
+    def step(module: nn.Module) -> None:
+        nn.functional.cross_entropy(module(pixels), labels).backward()
+
+    return Workload(model, step)
+
+
+class Runner:
+    """One synchroniser with its own copies of the model.
+
+    Args:
+        name: of the synchroniser.
+        work: what is trained.
+        bucket_bytes: size of DDP's buckets.
+        comm: all ranks.
+    """
+
+    def __init__(self, name: str, work: Workload, bucket_bytes: int, comm: MPI.Intracomm) -> None:
+        self.name, self._work, self._comm = name, work, comm
+        self._sync: Synchroniser = make_synchroniser(CommSettings.model_validate({"sync": name}))
+        self._bucket_mib = bucket_bytes / 2**20
+        self.bare = copy.deepcopy(work.model)
+        self.wrapped = self._wrap(copy.deepcopy(work.model))
+        value = torch.tensor(float(comm.rank + 1), requires_grad=True)
+        self._value = value
+        # The same gradients in the same buckets, computed in no time.
+        self.idle = self._wrap(Sleeper(work.sizes, 0.0))
+        for model in (self.wrapped, self.idle):  # the first step is special: DDP arranges its buckets
+            self._run(model)
+            self._run(model)
+
+    def _wrap(self, module: nn.Module) -> DistributedDataParallel:
+        model = DistributedDataParallel(
+            module,
+            process_group=self._sync.group,
+            **KEEP_BUFFERS,
+            bucket_cap_mb=self._bucket_mib,
+            gradient_as_bucket_view=True,
+        )
+        self._sync.attach(model)
+        return model
+
+    def _run(self, model: nn.Module) -> None:
+        model.zero_grad(set_to_none=True)
+        if model is self.idle:
+            self.idle(self._value).backward()
+        else:
+            self._work.step(model)
+
+    def is_correct(self) -> bool:
+        """Return whether the gradients are the mean of those of all ranks, on every rank."""
+        self._run(self.bare)
+        self._run(self.wrapped)
+        right = True
+        pairs = zip(self.bare.parameters(), self.wrapped.parameters(), strict=True)
+        for mine, averaged in pairs:
+            assert mine.grad is not None and averaged.grad is not None
+            mean = mine.grad.flatten().numpy().copy()
+            self._comm.Allreduce(MPI.IN_PLACE, mean)
+            mean /= self._comm.size
+            right &= np.allclose(averaged.grad.flatten().numpy(), mean, rtol=1e-3, atol=1e-5)
+        return bool(self._comm.allreduce(right, op=MPI.LAND))
+
+    def times(self) -> tuple[float, float, float]:
+        """Return seconds of compute alone, communication alone and the step, of this rank."""
+        return self._timed(self.bare), self._timed(self.idle), self._timed(self.wrapped)
+
+    def _timed(self, model: nn.Module) -> float:
+        self._comm.Barrier()
+        begin = time.perf_counter()
+        self._run(model)
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        """End the synchroniser. Called on all ranks."""
+        self._sync.close()
+
+
+def measure(runners: Sequence[Runner], iterations: int, comm: MPI.Intracomm) -> list[list[float]]:
+    """Return for each runner the medians of compute, communication and step, of the slowest rank."""
+    times = np.zeros((len(runners), 3, iterations))
+    for iteration in range(-1, iterations):
+        for row, runner in enumerate(runners):
+            found = runner.times()
+            if iteration >= 0:
+                times[row, :, iteration] = found
+    comm.Allreduce(MPI.IN_PLACE, times, op=MPI.MAX)
+    return [[statistics.median(kind) for kind in row] for row in times]
+
+
+def run(work: Workload, names: Sequence[str], bucket_bytes: int, iterations: int) -> list[Line]:
+    """Run the benchmark on this rank; rank 0's lines are the result (collective)."""
+    comm = MPI.COMM_WORLD.Dup()
+    lines: list[Line] = []
+    # Horovod after the others: its thread, once started, calls MPI every cycle.
+    for group in (
+        [name for name in names if name != "horovod"],
+        [name for name in names if name == "horovod"],
+    ):
+        runners: list[Runner] = []
+        for name in group:
+            head = {"bench": "ddp", "name": name, "ranks": comm.size, "bytes": 4 * sum(work.sizes)}
+            try:
+                runner = Runner(name, work, bucket_bytes, comm)
+            except ConfigError as error:
+                lines.append({**head, "error": str(error)})
+                continue
+            if runner.is_correct():
+                runners.append(runner)
+            else:
+                lines.append({**head, "error": "wrong gradients", "correct": False})
+        for runner, (compute, communication, step) in zip(
+            runners, measure(runners, iterations, comm) if runners else [], strict=True
+        ):
+            lines.append(
+                {
+                    "bench": "ddp",
+                    "name": runner.name,
+                    "ranks": comm.size,
+                    "bytes": 4 * sum(work.sizes),
+                    "bucket_bytes": bucket_bytes,
+                    "compute_s": compute,
+                    "communication_s": communication,
+                    "step_s": step,
+                    "over_longer": step / max(compute, communication),
+                    "correct": True,
+                }
+            )
+        for runner in runners:
+            runner.close()
+    comm.Free()
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse what `distrain bench ddp` passes on, run, and let rank 0 write its lines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bytes", type=int, required=True)
+    parser.add_argument("--sleep", type=float, required=True, help="seconds; below 0: the real model")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--images", type=int, required=True)
+    parser.add_argument("--bucket", type=int, required=True)
+    parser.add_argument("--names", required=True)
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--settings", required=True, help="CommSettings as JSON")
+    parser.add_argument("--out", required=True, help="file that rank 0 writes, one JSON object a line")
+    given = parser.parse_args(argv)
+    world = distrain.init_process_group(CommSettings.model_validate_json(given.settings))
+    if given.sleep < 0:
+        work = real(given.model, given.images, world.rank)
+    else:
+        work = sleeping(given.bytes, given.sleep, world.rank)
+    with contextlib.ExitStack() as end:
+        end.callback(distrain.destroy_process_group)
+        lines = run(work, given.names.split(","), given.bucket, given.iterations)
+    if world.rank == 0:
+        with open(given.out, "w") as out:
+            out.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
