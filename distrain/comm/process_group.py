@@ -19,6 +19,7 @@ from distrain.comm.group_moves import Moves
 from distrain.comm.members import Members
 from distrain.comm.shared.channel import open_channel
 from distrain.comm.wire import Wire
+from distrain.errors import LaunchError
 
 
 class DistrainProcessGroup(Moves):
@@ -31,9 +32,21 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     Args:
         options: torch's `_DistributedBackendOptions`.
         backend_options: not used.
+
+    Raises:
+        LaunchError: torch and MPI count ranks differently, as under a launcher that starts no MPI world.
     """
     state = runtime.start()
-    members = list(options.global_ranks_in_group) or list(range(state.world.size))
+    world = state.world
+    members = list(options.global_ranks_in_group) or list(range(world.size))
+    if options.group_size != len(members) or members[options.group_rank] != world.rank:
+        raise LaunchError(
+            "init_process_group",
+            f"rank={options.group_rank} of {options.group_size} of torch is rank {world.rank} of "
+            f"{world.size} of MPI",
+            "start with mpirun, srun or `distrain train`, not with torchrun, and call "
+            "distrain.init_process_group(), which takes both from MPI",
+        )
     # A tag of its own lets a rank take part in the creation of several groups at once.
     tag = zlib.crc32(str(options.group_id).encode()) & 0x7FFF
     comm = state.comm

@@ -89,6 +89,8 @@ class Wire:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
         self.channel = channel
         self.direct = None if channel is None else Direct(channel, engine)
+        if channel is not None and members is not None:
+            channel.name = members.name
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         limit = comm.Get_attr(MPI.TAG_UB)
         if limit is None or limit < SMALLEST_TAG_LIMIT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Channel:
         slice_bytes: the same on all ranks.
 
     Attributes:
+        name: says who a rank is, in errors.
         whole_bytes: for payloads up to here nobody waits for this rank once it has begun.
     """
 
@@ -58,6 +60,7 @@ class Channel:
         self.whole_bytes: int = self._library.whole_bytes(ranks)
         self._codes: dict[tuple[torch.dtype, Reduction], tuple[int, int, int] | None] = {}
         self._payload: torch.Tensor | None = None
+        self.name: Callable[[int], str] = "rank {} of the group".format
 
     def supports(self, dtype: torch.dtype, reduction: Reduction) -> bool:
         """Return whether this type can be combined so; the same on all ranks."""
@@ -115,8 +118,8 @@ class Channel:
         self._library.mismatch(self._handle, found.ctypes.data)
         other, theirs, ours = int(found[0]), _words(found[1:7]), _words(found[7:13])
         return CommError(
-            f"rank {self.rank} of the group",
-            f"called {ours} where rank {other} called {theirs}",
+            self.name(self.rank),
+            f"called {ours} where {self.name(other)} called {theirs}",
             "call the same collectives in the same order, with the same sizes and types, on all ranks",
         )
 
