@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -105,3 +107,20 @@ def test_steady_state_takes_no_new_staging(wire: Wire) -> None:
     # powers of two.
     most_receives = 2 * 2 * wire.size
     assert wire.pool.allocated_bytes <= (wire.settings.colors or 1) * WINDOW * most_receives * 256
+
+
+def test_hundreds_of_collectives_leave_nothing_behind(wire: Wire) -> None:
+    payload = torch.ones(wire.size * 50)
+    for _ in range(50):
+        execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(300):
+            execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 10_000  # bytes; one object kept for each collective would be more
