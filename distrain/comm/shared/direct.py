@@ -8,7 +8,6 @@ is followed by another collective goes to the engine, which knows how to wait.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +27,6 @@ from distrain.schedule.ir import Collective
 
 # The engine reports stalls and never gives up too early; a caller by itself waits for so long.
 PATIENCE_SECONDS = 2e-3
-# Where every rank has a core, looking at memory is faster than any system call.
-SPINS = 300
 YIELDS = 50
 
 
@@ -45,7 +42,6 @@ class Direct:
         self.channel, self.engine = channel, engine
         self.lock = threading.RLock()
         self.pending: DirectWork | None = None
-        self.spins = SPINS if channel.ranks <= len(os.sched_getaffinity(0)) else 0
 
     def allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, sign: Callable[[Operation], None]
@@ -108,7 +104,7 @@ class DirectWork(dist.Work):
         """
         if not self._done and self._handed is None:
             try:
-                code = self._owner.channel.advance(seconds, seconds, self._owner.spins, YIELDS)
+                code = self._owner.channel.advance(seconds, seconds, self._owner.channel.spins, YIELDS)
             except CommError as error:
                 self._error = error
                 raise

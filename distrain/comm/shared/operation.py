@@ -13,7 +13,7 @@ from distrain.schedule.ir import Collective
 WORK_SECONDS = 2e-3
 WAIT_SECONDS = 5e-4
 # Short waits are the rule while segments flow: give the core away a few times before sleeping.
-YIELDS = 20
+YIELDS = 50
 
 
 class SharedOperation(Operation):
@@ -56,7 +56,7 @@ class SharedOperation(Operation):
     def progress(self) -> bool:
         """Go on as far as the others allow."""
         wait = WAIT_SECONDS if self.is_alone else 0.0
-        code = self._channel.advance(WORK_SECONDS, wait, 0, YIELDS)
+        code = self._channel.advance(WORK_SECONDS, wait, self._channel.spins, YIELDS)
         self.moved += code == MOVED
         return code == COMPLETE
 
