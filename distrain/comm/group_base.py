@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,10 @@ from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 
 BACKEND = "distrain"
+
+# See `GroupBase._keep`. Between the call and its use DDP makes a few collectives for buffers.
+KEPT_ELEMENTS = 8
+KEPT_WORKS = 64
 
 _REDUCTIONS = {
     "SUM": Reduction.SUM,
@@ -102,6 +107,7 @@ class GroupBase(dist.ProcessGroup):
         self._wire = wire
         self.set_timeout(timeout)
         self._coalescing: list[DistrainWork] | None = None
+        self._kept: deque[dist.Work] = deque(maxlen=KEPT_WORKS)
         self._group_name = self._group_description = ""
 
     def getBackendName(self) -> str:
@@ -181,7 +187,17 @@ class GroupBase(dist.ProcessGroup):
         work = DistrainWork(engine, [engine.submit(operation, awaited=awaited)], tensors)
         if self._coalescing is not None:
             self._coalescing.append(work)
+        self._keep(work, tensors)
         return work
+
+    def _keep(self, work: dist.Work, tensors: Sequence[torch.Tensor]) -> None:
+        """Keep the handle of a few numbers alive for a while.
+
+        DDP under Join hands one to C++, which holds no reference to its Python half; without that
+        half its `wait` never returns.
+        """
+        if len(tensors) == 1 and tensors[0].numel() <= KEPT_ELEMENTS:
+            self._kept.append(work)
 
     def _join(self, works: Sequence[DistrainWork]) -> DistrainWork:
         return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works)

@@ -38,7 +38,11 @@ class Reductions(GroupBase):
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
             work = wire.direct.allreduce(tensor, reduction, lambda operation: wire.sign(operation, call))
-            return work or self._allreduce(tensor, reduction, call, awaited)
+            if work is None:
+                return self._allreduce(tensor, reduction, call, awaited)
+            if not awaited:
+                self._keep(work, found)
+            return work
         return self._join([self._allreduce(tensor, reduction, awaited=awaited) for tensor in found])
 
     allreduce_coalesced = allreduce
