@@ -3,7 +3,8 @@
 Every other thread submits Operations and waits for their Completions. The engine starts them
 in order, moves all that are in flight, and sleeps when nothing moves, so that waiting does not
 take the cores that compute needs. What goes wrong in it is raised where somebody waits, and
-ends the job if nobody does.
+ends the job if nobody does. A caller that waits for the only operation there is takes the thread's
+place meanwhile: one thread at a time calls MPI.
 """
 
 from __future__ import annotations
