@@ -21,11 +21,11 @@ MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle
 PYTEST := $(BIN)/python -m pytest
 SMOKE  ?= runs/smoke-data
 
-.PHONY: help install install-test smoke test test-unit test-mpi test-jobs test-cluster test-gpu fuzz lint format horovod clean
+.PHONY: help install install-test smoke test test-unit test-mpi test-jobs test-cluster test-gpu fuzz benchmarks lint format horovod clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu fuzz lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu fuzz benchmarks lint format horovod clean"
 
 install: $(INSTALLED)
 
@@ -90,6 +90,10 @@ lint: install-test
 format: install-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Runs every benchmark and writes docs/benchmarks.md; on emulated hosts as root.
+benchmarks: install-test
+	$(BIN)/distrain bench page
 
 # Horovod 0.28.1 as a peer and as `comm.sync: horovod`. Its sources ask for C++14; torch needs 17.
 horovod: install

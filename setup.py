@@ -44,6 +44,7 @@ setup(
     cmdclass={"build_py": BuildWithNative},
     distclass=MaybeBinary,
     package_data={
+        "distrain.bench": ["page.md"],
         "distrain.comm": ["csrc/*.c"],
         "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],

@@ -1,0 +1,49 @@
+"""The page of benchmarks: tables of what the lines say, and words for what failed."""
+
+from __future__ import annotations
+
+import re
+
+from distrain.bench.page import SUITES, TEMPLATE, Suite, allreduce_table, ddp_table, loader_table
+
+
+def test_ours_is_compared_with_the_best_peer() -> None:
+    lines = [
+        {"name": "distrain", "ranks": 2, "bytes": 1024, "median_s": 0.002},
+        {"name": "mpi", "ranks": 2, "bytes": 1024, "median_s": 0.004},
+        {"name": "gloo", "ranks": 2, "bytes": 1024, "median_s": 0.010},
+        {"name": "distrain", "ranks": 4, "bytes": 1024, "median_s": 0.003},
+        {"name": "mpi", "ranks": 4, "bytes": 1024, "error": "wrong sum", "correct": False},
+    ]
+    assert allreduce_table(lines).splitlines() == [
+        "| ranks | bytes | distrain | mpi | gloo | ours / best peer |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 2 | 1.0 KiB | 2 | 4 | 10 | 0.50 |",
+        "| 4 | 1.0 KiB | 3 | - | - |  |",
+    ]
+
+
+def test_of_speeds_the_highest_peer_counts() -> None:
+    lines = [
+        {"name": "native", "set": "orig", "threads": 1, "images_per_cpu_s": 4000.0},
+        {"name": "native (no index)", "set": "orig", "threads": 1, "images_per_cpu_s": 3900.0},
+        {"name": "turbojpeg", "set": "orig", "threads": 1, "images_per_cpu_s": 1000.0},
+        {"name": "dali", "set": "orig", "threads": 1, "images_per_cpu_s": 500.0},
+    ]
+    assert loader_table(lines).splitlines()[-1] == "| orig | 1 | 4,000 | 3,900 | 1,000 | 500 | 4.00 |"
+
+
+def test_a_step_is_shown_with_what_it_is_compared_with() -> None:
+    line = {"name": "gloo", "ranks": 4, "bytes": 1 << 20, "compute_s": 0.1, "communication_s": 0.2}
+    table = ddp_table([{**line, "step_s": 0.25, "over_longer": 1.25}, {"name": "horovod", "error": "absent"}])
+    assert table.splitlines()[2:] == ["| 4 | 1.0 MiB | gloo | 100.0 | 200.0 | 250.0 | 1.250 |"]
+
+
+def test_a_suite_that_fails_says_so() -> None:
+    text = Suite("broken", ("allreduce --ranks 2 --bytes 1KiB --against nobody",), allreduce_table).run()
+    assert "ended with code 2: distrain: --against: 'nobody' is no peer" in text
+
+
+def test_every_suite_has_its_place_on_the_page() -> None:
+    places = set(re.findall(r"\{(\w+)\}", TEMPLATE.read_text()))
+    assert places == {"machine", *(suite.name for suite in SUITES)}
