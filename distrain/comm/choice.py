@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from distrain.comm import tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
-from distrain.schedule.advice import Choice, advise
+from distrain.schedule.advice import Choice, Speeds, advise
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+# Of the rate of a link, what TCP leaves for the payload.
+TCP_SHARE = 0.957
 # For the collectives that a chosen algorithm lacks (trees have no halves).
 RING = "multicolor_ring"
 # Names of network interfaces that lead to no other node.
@@ -35,6 +37,7 @@ class Chooser:
         settings: what the user has chosen stands above all.
         mpi: the MPI library, for the key of the table.
         rails: network ports of a node.
+        speeds: for the formulas; None: of a common machine.
         tables: of this machine and others, as rank 0 has read them.
         forced: set by the tuner while it measures.
     """
@@ -42,6 +45,7 @@ class Chooser:
     settings: CommSettings
     mpi: str = ""
     rails: int = 1
+    speeds: Speeds | None = None
     tables: Sequence[tuning.Table] = ()
     forced: Choice | None = None
 
@@ -73,7 +77,7 @@ class Chooser:
             measured = None if table is None else table.choose(asked, payload_bytes)
             if measured is not None and collective in family(measured.algorithm).collectives:
                 return measured
-        speeds = None if table is None else table.speeds
+        speeds = self.speeds if table is None else table.speeds
         return advise(nodes, collective, payload_bytes, self.rails, speeds)
 
     def table_for(self, nodes: Sequence[int]) -> tuning.Table | None:
@@ -93,7 +97,8 @@ def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Choos
     """Return the chooser that all ranks share. Collective; before the engine owns MPI."""
     from distrain.comm.rendezvous import named_interfaces
 
-    rails = settings.rails or comm.allreduce(count_rails(named_interfaces()), op=_minimum())
+    interfaces = named_interfaces()
+    rails = settings.rails or comm.allreduce(count_rails(interfaces), op=_minimum())
     tables: list[tuning.Table] = []
     if comm.Get_rank() == 0 and settings.algorithm == AUTO:
         path = Path(settings.tune_table) if settings.tune_table else tuning.default_path()
@@ -101,7 +106,23 @@ def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Choos
             tables = [table for table in tuning.load(path) if table.key.startswith(f"{mpi}; ")]
         except ConfigError as error:
             log.warning("%s; choosing by formula", error)
-    return Chooser(settings, mpi, rails, comm.bcast(tables, root=0))
+    slowest = comm.allreduce(link_speed(interfaces), op=_minimum())
+    speeds = Speeds() if slowest == float("inf") else Speeds(bytes_per_second=slowest)
+    return Chooser(settings, mpi, rails, speeds, comm.bcast(tables, root=0))
+
+
+def link_speed(interfaces: Iterable[str], folder: Path = Path("/sys/class/net")) -> float:
+    """Return the payload bytes a second of the slowest interface that leads out; infinity: unknown."""
+    found = []
+    for name in interfaces:
+        if not name.startswith(_INSIDE):
+            try:
+                megabits = int((folder / name / "speed").read_text())
+            except (OSError, ValueError):
+                continue  # some drivers do not say
+            if megabits > 0:
+                found.append(megabits * 1e6 / 8 * TCP_SHARE)
+    return min(found, default=float("inf"))
 
 
 def _minimum() -> MPI.Op:

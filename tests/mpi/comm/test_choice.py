@@ -56,7 +56,7 @@ def wire(world: World) -> Iterator[Wire]:
     steps = ("halving_doubling", "ring", "multicolor_tree", "multicolor_ring")
     found = [(64 * 4**i, Choice(name, 1 + i, 256)) for i, name in enumerate(steps)]
     settings = CommSettings()
-    chooser = Chooser(settings, mpi.library(), 1, [table_of(world, *found)])
+    chooser = Chooser(settings, mpi.library(), 1, None, [table_of(world, *found)])
     comm = state.engine.call(state.comm.Dup)
     wire = Wire(comm, state.engine, settings, (0,) * world.size, chooser=chooser)
     yield wire

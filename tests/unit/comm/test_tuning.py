@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.comm import tuning
-from distrain.comm.choice import Chooser, count_rails
+from distrain.comm.choice import Chooser, count_rails, link_speed
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise
@@ -91,12 +91,14 @@ def test_settings_stand_above_the_table_and_the_table_above_formulas() -> None:
     tables = [table(tuning.key_of("m", nodes, 1), tuning.Pick(size, tree, 1.0))]
 
     def chosen(collective: Collective = ALLREDUCE, **settings: object) -> Choice:
-        return Chooser(CommSettings.model_validate(settings), "m", 1, tables).choose(nodes, collective, size)
+        return Chooser(CommSettings.model_validate(settings), "m", 1, None, tables).choose(
+            nodes, collective, size
+        )
 
     assert chosen() == tree
     assert chosen(segment_bytes=77) == Choice("multicolor_tree", 3, 77)
     assert chosen(algorithm="ring", colors=5) == Choice("ring", 5)
-    assert Chooser(CommSettings(), "other", 1, tables).choose(nodes, ALLREDUCE, size) == advise(
+    assert Chooser(CommSettings(), "other", 1, None, tables).choose(nodes, ALLREDUCE, size) == advise(
         nodes, ALLREDUCE, size
     )
     # a tree has no halves: neither as measured nor as set
@@ -108,11 +110,11 @@ def test_who_decided_is_told() -> None:
     nodes = (0, 1, 2)
     tables = [table(tuning.key_of("m", nodes, 1), tuning.Pick(8, Choice("ring", 1), 1.0))]
     assert (
-        Chooser(CommSettings(), "m", 1, tables)
+        Chooser(CommSettings(), "m", 1, None, tables)
         .describe(nodes, 8)
         .endswith("(tuned 2026-01-01T00:00:00+00:00)")
     )
-    assert Chooser(CommSettings(), "m", 2, tables).describe(nodes, 8).endswith("(by formula)")
+    assert Chooser(CommSettings(), "m", 2, None, tables).describe(nodes, 8).endswith("(by formula)")
     assert Chooser(CommSettings(algorithm="ring")).describe(nodes, 8) == "ring/2 64 KB (as set)"
 
 
@@ -129,3 +131,16 @@ def test_speeds_are_fitted_to_what_was_measured() -> None:
     assert fitted.step_seconds == pytest.approx(100e-6)
     assert fitted.bytes_per_second == pytest.approx(125e6, rel=0.01)
     assert tuning.fit((0,), 1, []) == Speeds()
+
+
+def test_the_slowest_link_that_leads_out_counts(tmp_path: Path) -> None:
+    for name, speed in (("lo", "1"), ("eth0", "25000"), ("eth1", "1000\n"), ("ib0", "-1"), ("wlan0", "x")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "speed").write_text(speed)
+    found = link_speed(["lo", "eth0", "eth1", "ib0", "wlan0", "absent"], tmp_path)
+    assert found == pytest.approx(125e6 * 0.957)
+    assert link_speed(["lo", "ib0"], tmp_path) == float("inf")
+    slow, fast = Chooser(CommSettings(), speeds=Speeds(bytes_per_second=found)), Chooser(CommSettings())
+    hosts = tuple(range(16))
+    assert slow.choose(hosts, ALLREDUCE, 1 << 20).algorithm == "multicolor_ring"
+    assert fast.choose(hosts, ALLREDUCE, 1 << 20).algorithm == "multicolor_tree"
