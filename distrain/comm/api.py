@@ -9,6 +9,7 @@ distrain.destroy_process_group()   # optional: also done when Python ends
 from __future__ import annotations
 
 import atexit
+import os
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -18,7 +19,7 @@ from distrain.comm.engine import Engine
 from distrain.comm.process_group import BACKEND, register
 from distrain.comm.rendezvous import make_store
 from distrain.comm.settings import CommSettings
-from distrain.errors import UsageError
+from distrain.errors import LaunchError, UsageError
 from distrain.world import World
 
 register()
@@ -46,6 +47,12 @@ def init_process_group(settings: CommSettings | None = None, timeout: timedelta 
         )
     state = runtime.start(settings)
     world = state.world
+    if dist.is_torchelastic_launched() and os.environ.get("WORLD_SIZE") != str(world.size):
+        raise LaunchError(
+            "init_process_group",
+            f"torchrun started WORLD_SIZE={os.environ.get('WORLD_SIZE')} ranks, MPI sees {world.size}",
+            "start with mpirun, srun or `distrain train`, not with torchrun",
+        )
     store = state.engine.call(lambda: make_store(state.comm, world))
     dist.init_process_group(BACKEND, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     return world

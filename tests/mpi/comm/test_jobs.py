@@ -209,3 +209,67 @@ def test_without_a_launcher_it_is_a_world_of_one(tmp_path: Path) -> None:
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run([sys.executable, str(path)], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("node_memory", [True, False], ids=["memory", "messages"])
+def test_a_difference_in_a_subgroup_is_named(tmp_path: Path, node_memory: bool) -> None:
+    """Of four ranks 1 and 3 form a group; 3 calls another size there, and both are named by world rank."""
+    script = (
+        PREAMBLE
+        + f"""
+world = distrain.init_process_group(CommSettings(node_memory={node_memory}))
+group = dist.new_group([1, 3])
+dist.barrier()
+if world.rank in (1, 3):
+    dist.all_reduce(torch.ones(1000 * world.rank), group=group)
+dist.barrier()
+"""
+    )
+    job = mpirun(script, tmp_path, ranks=4)
+    assert job.returncode == 1
+    assert re.search(r"rank [13] on \S+ called allreduce|rank [13] on \S+: called allreduce", job.stderr), (
+        job.stderr
+    )
+    assert "of 1000 elements" in job.stderr and "of 3000 elements" in job.stderr, job.stderr
+
+
+def test_a_stopped_rank_is_named_in_the_memory_of_a_node(tmp_path: Path) -> None:
+    """Ranks 0 and 2 wait in node memory for rank 1, which is stopped; the job ends, and leaves no memory."""
+    before = set(Path("/dev/shm").iterdir())
+    script = LOOP.replace("SECONDS", "4").replace("node_memory=False", "node_memory=True")
+    job = mpirun(script, tmp_path, ranks=3, DISTRAIN_FAULT="rank=1,step=3,kind=stop")
+    assert job.returncode == 1
+    assert re.search(r"missing: rank 1 on \S+: it does not answer: stopped", job.stderr), job.stderr
+    assert "ending the job" in job.stderr
+    assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("distrain.init_process_group()", "torchrun started WORLD_SIZE=2 ranks, MPI sees 1"),
+        ("dist.init_process_group('distrain')", "rank=[01] of 2 of torch is rank 0 of 1 of MPI"),
+    ],
+    ids=["distrain", "torch"],
+)
+def test_a_world_that_torch_counts_differently_is_refused(tmp_path: Path, start: str, said: str) -> None:
+    """Two processes of torchrun are two MPI worlds of one."""
+    path = tmp_path / "elastic.py"
+    path.write_text(f"import distrain.comm.api, torch.distributed as dist\n{start}\n")
+    foreign = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(path),
+    ]
+    job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert job.returncode != 0
+    # The first to fail ends the other.
+    assert re.search(said, job.stderr), job.stderr
+    assert "not with torchrun" in job.stderr

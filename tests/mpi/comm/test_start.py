@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tracemalloc
 
 import pytest
 import torch
@@ -34,17 +35,26 @@ def test_start_is_idempotent_but_not_with_other_settings(world: World) -> None:
     assert dist.get_backend() == "distrain"
 
 
-def test_memory_does_not_grow(world: World) -> None:
-    """After a warm-up, a thousand collectives leave the peak of resident memory where it was."""
-    tensors = [torch.ones(40_000), torch.ones(33)]
+def test_memory_does_not_grow(world: World, group: dist.ProcessGroup) -> None:
+    """After a warm-up, two thousand collectives leave resident memory and Python objects as they were."""
+    tensors = [torch.ones(40_000), torch.ones(33), torch.ones(1)]
 
     def run(times: int) -> None:
         for _ in range(times):
-            for work in [dist.all_reduce(t, op=dist.ReduceOp.MAX, async_op=True) for t in tensors]:
+            maximum = dist.ReduceOp.MAX
+            for work in [dist.all_reduce(t, op=maximum, group=group, async_op=True) for t in tensors]:
                 work.get_future()
                 work.wait()
 
-    run(300)
+    run(200)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run(500)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2048  # KiB
+    tracemalloc.start()
+    try:
+        run(100)
+        objects = tracemalloc.get_traced_memory()[0]
+        run(200)
+        assert tracemalloc.get_traced_memory()[0] - objects < 50_000  # bytes
+    finally:
+        tracemalloc.stop()
