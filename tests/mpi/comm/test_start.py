@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import tracemalloc
 
@@ -53,8 +54,10 @@ def test_memory_does_not_grow(world: World, group: dist.ProcessGroup) -> None:
     tracemalloc.start()
     try:
         run(100)
+        gc.collect()
         objects = tracemalloc.get_traced_memory()[0]
         run(200)
+        gc.collect()
         assert tracemalloc.get_traced_memory()[0] - objects < 50_000  # bytes
     finally:
         tracemalloc.stop()
