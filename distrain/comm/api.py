@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from distrain.comm import exits, runtime
 from distrain.comm.engine import Engine
-from distrain.comm.process_group import BACKEND, register
+from distrain.comm.plugin import BACKEND, register
 from distrain.comm.rendezvous import make_store
 from distrain.comm.settings import CommSettings
 from distrain.errors import LaunchError, UsageError
@@ -45,6 +45,18 @@ def init_process_group(settings: CommSettings | None = None, timeout: timedelta 
             f"torch.distributed is already initialised (backend {dist.get_backend()!r})",
             "call it once, or call destroy_process_group() first",
         )
+    store, world = meet(settings)
+    dist.init_process_group(BACKEND, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+    return world
+
+
+def meet(settings: CommSettings | None = None) -> tuple[dist.Store, World]:
+    """Start communication if need be, and return the store of all ranks, and who this one is. Collective.
+
+    Raises:
+        LaunchError: the MPI world is not the one that was launched, or ranks cannot reach rank 0.
+        UsageError: communication is already started with other settings.
+    """
     state = runtime.start(settings)
     world = state.world
     if dist.is_torchelastic_launched() and os.environ.get("WORLD_SIZE") != str(world.size):
@@ -53,9 +65,7 @@ def init_process_group(settings: CommSettings | None = None, timeout: timedelta 
             f"torchrun started WORLD_SIZE={os.environ.get('WORLD_SIZE')} ranks, MPI sees {world.size}",
             "start with mpirun, srun or `distrain train`, not with torchrun",
         )
-    store = state.engine.call(lambda: make_store(state.comm, world))
-    dist.init_process_group(BACKEND, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
-    return world
+    return state.engine.call(lambda: make_store(state.comm, world)), world
 
 
 def destroy_process_group() -> None:

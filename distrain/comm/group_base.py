@@ -14,11 +14,10 @@ from distrain.comm.buffers import Reduction, byte_view
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import Message, MessageOperation
 from distrain.comm.operation import Operation
+from distrain.comm.plugin import BACKEND
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
-
-BACKEND = "distrain"
 
 # See `GroupBase._keep`. Between the call and its use DDP makes a few collectives for buffers.
 KEPT_ELEMENTS = 8

@@ -11,10 +11,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-import torch.distributed as dist
-
 from distrain.comm import doors, runtime
-from distrain.comm.group_base import BACKEND
 from distrain.comm.group_moves import Moves
 from distrain.comm.members import Members
 from distrain.comm.shared.channel import open_channel
@@ -26,12 +23,11 @@ class DistrainProcessGroup(Moves):
     """A group of ranks with all collectives of torch.distributed."""
 
 
-def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGroup:
+def create_group(options: Any) -> DistrainProcessGroup:
     """Make the group that torch asks for; called on its members only.
 
     Args:
         options: torch's `_DistributedBackendOptions`.
-        backend_options: not used.
 
     Raises:
         LaunchError: torch and MPI count ranks differently, as under a launcher that starts no MPI world.
@@ -70,8 +66,4 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     return DistrainProcessGroup(wire, options.timeout)
 
 
-def register() -> None:
-    """Make the backend known to torch.distributed; a second call changes nothing."""
-    if BACKEND.upper() not in dist.Backend._plugins:
-        dist.Backend.register_backend(BACKEND, create_group, extended_api=True, devices=["cpu", "cuda"])
-        doors.open_doors(DistrainProcessGroup)
+doors.open_doors(DistrainProcessGroup)

@@ -244,18 +244,38 @@ def test_a_stopped_rank_is_named_in_the_memory_of_a_node(tmp_path: Path) -> None
     assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
 
 
+def test_torch_itself_finds_the_backend(tmp_path: Path) -> None:
+    """No import of distrain; importing torch does not bring MPI into a program that does not want it."""
+    job = mpirun(
+        "import sys, torch, torch.distributed as dist\n"
+        "assert 'mpi4py' not in sys.modules\n"
+        "dist.init_process_group('distrain', init_method='distrain://')\n"
+        "tensor = torch.full((3,), dist.get_rank() + 1.0)\n"
+        "dist.all_reduce(tensor)\n"
+        "dist.new_group([1])\n"
+        "dist.destroy_process_group()\n"
+        "sys.exit(0 if tensor.tolist() == [3.0] * 3 else 5)\n",
+        tmp_path,
+    )
+    assert job.returncode == 0, job.stderr
+
+
 @pytest.mark.parametrize(
     ("start", "said"),
     [
         ("distrain.init_process_group()", "torchrun started WORLD_SIZE=2 ranks, MPI sees 1"),
+        (
+            "dist.init_process_group('distrain', init_method='distrain://')",
+            "torchrun started WORLD_SIZE=2 ranks",
+        ),
         ("dist.init_process_group('distrain')", "rank=[01] of 2 of torch is rank 0 of 1 of MPI"),
     ],
-    ids=["distrain", "torch"],
+    ids=["distrain", "url", "torch"],
 )
 def test_a_world_that_torch_counts_differently_is_refused(tmp_path: Path, start: str, said: str) -> None:
     """Two processes of torchrun are two MPI worlds of one."""
     path = tmp_path / "elastic.py"
-    path.write_text(f"import distrain.comm.api, torch.distributed as dist\n{start}\n")
+    path.write_text(f"import distrain, torch.distributed as dist\n{start}\n")
     foreign = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
