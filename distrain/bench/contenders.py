@@ -13,6 +13,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.bench import openmpi
+from distrain.comm.mpi import library
 
 
 class Unavailable(Exception):
@@ -62,7 +63,7 @@ class PlainMPI:
     name = "mpi"
 
     def __init__(self) -> None:
-        self.algorithm = MPI.Get_library_version().split(",")[0].split("\n")[0].strip("\x00 ")
+        self.algorithm = library()
         self._comm = MPI.COMM_WORLD.Dup()
 
     def allreduce(self, payload: torch.Tensor) -> None:

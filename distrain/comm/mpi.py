@@ -31,8 +31,9 @@ _LEVELS = {
 
 
 def library() -> str:
-    """Return name and version of the MPI library in use, e.g. ``"Open MPI v5.0.11"``."""
-    return MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ")
+    """Return name and version of the MPI library in use, e.g. ``"Open MPI 5.0.11"``."""
+    name, version = MPI.get_vendor()
+    return f"{name} {'.'.join(map(str, version))}"
 
 
 def check_thread_level(provided: int) -> None:

@@ -38,7 +38,7 @@ def shape_of(nodes: Sequence[int]) -> str:
 
 
 def key_of(mpi: str, nodes: Sequence[int], rails: int) -> str:
-    """Return the key of a machine: ``Open MPI v5.0.11; 4 hosts x 1 ranks; 2 rails``."""
+    """Return the key of a machine: ``Open MPI 5.0.11; 4 hosts x 1 ranks; 2 rails``."""
     return f"{mpi}; {shape_of(nodes)}; {rails} rails"
 
 
