@@ -40,6 +40,11 @@ def wire_floor_seconds(payload_bytes: int, machines: int, rails: int, bytes_per_
     return bytes_each / (rails * bytes_per_second) / TCP_GOODPUT
 
 
+def leaving_seconds(leaving_bytes: int, rails: int, bytes_per_second: float) -> float:
+    """Return the time below which bytes cannot leave a machine: ``bytes / (rails * rate) / 0.957``."""
+    return leaving_bytes / (rails * bytes_per_second) / TCP_GOODPUT
+
+
 def allreduce_line(
     name: str, algorithm: str, ranks: int, payload_bytes: int, seconds: Sequence[float]
 ) -> dict[str, object]:

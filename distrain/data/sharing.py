@@ -136,7 +136,6 @@ class Sharing:
             wire: what moves the bytes.
         """
         bounds = bounds_of(store.records["length"], self.groups, self.settings)
-        planner = Planner(reading, self.groups, bounds, rank)
 
         def blame(image: int, arrived_at: int) -> DataError:
             member = int(np.searchsorted(bounds, image, side="right")) - 1
@@ -148,4 +147,11 @@ class Sharing:
                 "look for faulty memory or network of these nodes and leave them out; then resume the run",
             )
 
-        return Windows(store, planner.plan, wire, self.window_steps, self._room_per_rank, blame, rank)
+        plan = self.planner(store, reading, rank).plan
+        return Windows(store, plan, wire, self.window_steps, self._room_per_rank, blame, rank)
+
+    def planner(self, store: Store, reading: Reading, rank: int) -> Planner:
+        """Return what knows which images travel from and to a rank."""
+        return Planner(
+            reading, self.groups, bounds_of(store.records["length"], self.groups, self.settings), rank
+        )

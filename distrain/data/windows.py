@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from distrain.data.routes import Routes
 from distrain.data.store import Store
 from distrain.data.window import Incoming, Outgoing, Window
@@ -102,6 +104,15 @@ class Windows:
         """Say that the batch of a step is decoded; a window that ends with it is forgotten."""
         self._expected = step + 1
         self._forget(sum(window.steps.stop <= step + 1 for window in self._current))
+
+    def settle(self) -> None:
+        """Wait until all windows that were asked for have arrived; for those who measure.
+
+        Raises:
+            DataError, CommError: why one of them has not.
+        """
+        for window in tuple(self._current):
+            window.blobs(np.empty(0, np.int64))
 
     def give_up(self) -> None:
         """Forget all windows that were asked for."""

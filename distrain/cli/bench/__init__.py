@@ -6,11 +6,12 @@ import typer
 
 from distrain.cli.bench.allreduce import allreduce
 from distrain.cli.bench.ddp import ddp
+from distrain.cli.bench.exchange import exchange
 from distrain.cli.bench.loader import loader
 from distrain.cli.bench.page import page
 
 bench = typer.Typer(help="Benchmarks; each checks its answer first.", no_args_is_help=True)
-for command in (allreduce, ddp, loader, page):
+for command in (allreduce, ddp, exchange, loader, page):
     bench.command(command.__name__)(command)
 
 
