@@ -21,11 +21,11 @@ MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle
 PYTEST := $(BIN)/python -m pytest
 SMOKE  ?= runs/smoke-data
 
-.PHONY: help install install-test smoke test test-unit test-mpi test-jobs test-cluster test-gpu fuzz benchmarks lint format horovod clean
+.PHONY: help install install-test smoke test test-unit test-mpi test-messages test-jobs test-cluster test-gpu fuzz benchmarks lint format horovod clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-cluster test-gpu fuzz benchmarks lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-cluster test-gpu fuzz benchmarks lint format horovod clean"
 
 install: $(INSTALLED)
 
@@ -57,11 +57,15 @@ test: test-unit test-mpi
 test-unit: install-test
 	OMP_NUM_THREADS=1 $(PYTEST) tests/unit
 
-test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-jobs
+test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-messages test-jobs
 
 # One suite, run whole by every number of ranks.
 test-mpi-%: install-test
 	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np $* $(PYTEST) --color=no -p no:cacheprovider tests/mpi
+
+# The wire once more, by messages as between nodes, not in the memory that ranks of one node share.
+test-messages: install-test
+	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np 3 $(PYTEST) --color=no -p no:cacheprovider tests/mpi/comm --messages
 
 # Whole jobs through the launcher: training, resume, faults.
 test-jobs: install-test

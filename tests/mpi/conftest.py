@@ -29,6 +29,10 @@ SECONDS_PER_TEST = 60
 STATUS = pytest.StashKey[int]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--messages", action="store_true", help="exchange by messages, as between nodes")
+
+
 @pytest.hookimpl(trylast=True)  # after the terminal reporter was made
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ranks(*sizes, at_least=1): world sizes in which the test makes sense")
@@ -85,11 +89,14 @@ def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def world() -> World:
+def world(request: pytest.FixtureRequest) -> World:
     """torch.distributed over the backend under test, started once for all tests that want it."""
     import torch.distributed as dist
 
     import distrain
     from distrain.comm import runtime
+    from distrain.comm.settings import CommSettings
 
-    return runtime.current().world if dist.is_initialized() else distrain.init_process_group()
+    if dist.is_initialized():
+        return runtime.current().world
+    return distrain.init_process_group(CommSettings(node_memory=not request.config.getoption("--messages")))
