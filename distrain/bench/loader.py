@@ -27,6 +27,7 @@ from distrain.bench.loader_contenders import (
     pillow,
     turbojpeg,
 )
+from distrain.bench.loader_own import Loader
 from distrain.bench.loader_peers import PEERS
 from distrain.data.augment import train_crops
 from distrain.data.format import RAW_HEAD
@@ -34,7 +35,18 @@ from distrain.data.settings import AugmentSettings
 from distrain.errors import UsageError, nearest
 
 SETS = ("orig", "short256", "raw")
-_OURS: dict[str, Callable[[Workload], Contender]] = {"native": native, "native-plain": native_plain}
+SEED = 1
+
+
+def _whole_loader(work: Workload) -> Contender:
+    return Loader(work, SEED)
+
+
+_OURS: dict[str, Callable[[Workload], Contender]] = {
+    "native": native,
+    "native-plain": native_plain,
+    "distrain": _whole_loader,
+}
 _OTHERS: dict[str, Callable[[Workload], Contender]] = {
     **PEERS,
     "turbojpeg": turbojpeg,
@@ -50,7 +62,7 @@ def _originals(seeds: Sequence[int]) -> list[bytes]:
     return [images.original(seed, photos) for seed in seeds]
 
 
-def make_workload(name: str, count: int, threads: int, side: int = 224, seed: int = 1) -> Workload:
+def make_workload(name: str, count: int, threads: int, side: int = 224, seed: int = SEED) -> Workload:
     """Generate the pictures of a set, and crops and flips as in training.
 
     Args:
@@ -79,7 +91,7 @@ def make_workload(name: str, count: int, threads: int, side: int = 224, seed: in
             RAW_HEAD.pack(*size) + images.pixels_of(blob) for blob, size in zip(blobs, sizes, strict=True)
         ]
     crops, flips = train_crops(AugmentSettings(), seed, 0, np.arange(count), sizes[:, 0], sizes[:, 1])
-    return Workload(name, blobs, crops, flips, side, threads)
+    return Workload(name, blobs, sizes, crops, flips, side, threads)
 
 
 def _reference(work: Workload) -> np.ndarray:
@@ -104,6 +116,7 @@ def check(contender: Contender, work: Workload, expected: np.ndarray) -> Line:
     if contender.name == "ffcv":
         return {}
     got = np.concatenate([batch.copy() for batch in contender.batches()])
+    expected = expected[getattr(contender, "order", slice(None))]
     if got.shape != expected.shape:
         return {"correct": False, "error": f"pixels {got.shape}, not {expected.shape}"}
     difference = np.abs(got.astype(np.int16) - expected)
@@ -191,7 +204,8 @@ def run(
         else:
             ready.append((contender, line))
     rates = measure([contender for contender, _ in ready], count, passes)
-    for (_, line), (per_cpu, per_wall) in zip(ready, rates, strict=True):
+    for (contender, line), (per_cpu, per_wall) in zip(ready, rates, strict=True):
+        line |= getattr(contender, "facts", dict)()
         medians = [round(statistics.median(values), 1) for values in (per_cpu, per_wall)]
         yield {**line, "images_per_cpu_s": medians[0], "images_per_s": medians[1], "images": count,
                "passes": passes}  # fmt: skip

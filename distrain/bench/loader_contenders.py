@@ -29,6 +29,7 @@ class Workload:
     Attributes:
         name: of the set: orig, short256 or raw.
         blobs: JPEGs, or raw pictures (`RAW_HEAD`, RGB rows).
+        sizes: int32 [N, 2], width and height of each picture.
         crops: int32 [N, 4], (x, y, width, height).
         flips: bool [N].
         side: of the square outputs, pixels.
@@ -37,6 +38,7 @@ class Workload:
 
     name: str
     blobs: list[bytes]
+    sizes: np.ndarray
     crops: np.ndarray
     flips: np.ndarray
     side: int
@@ -55,7 +57,11 @@ class Contender(Protocol):
     exact: bool  # antialiased as Pillow does it; otherwise only near
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yield uint8 [n, side, side, 3] in the order of the workload; a batch may be overwritten later."""
+        """Yield uint8 [n, side, side, 3]; a batch may be overwritten later.
+
+        In the order of the workload; a contender with an order of its own has an attribute ``order``,
+        int64 [N], the picture of each image. One with more to say than its rate has ``facts``.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from distrain.errors import DataError
 
 log = logging.getLogger("distrain.data")
 
-Blobs = Callable[[np.ndarray], list[memoryview]]
-Crops = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Blobs = Callable[[np.ndarray], Sequence[memoryview]]
+Drawn = tuple[np.ndarray, np.ndarray]
+Crops = Callable[[np.ndarray], Drawn]
 
 
 class Assembler:
@@ -45,13 +46,14 @@ class Assembler:
         self._lock = threading.Lock()
 
     def fill(
-        self, indices: np.ndarray, crops: Crops, out: np.ndarray, blobs: Blobs | None = None
+        self, indices: np.ndarray, drawn: Drawn, crops: Crops, out: np.ndarray, blobs: Blobs | None = None
     ) -> np.ndarray:
         """Decode images into ``out`` and return the indices of those that are there now.
 
         Args:
             indices: int64 [N], wanted images.
-            crops: gives crops int32 [M, 4] and flips bool [M] for int64 [M] indices.
+            drawn: their crops int32 [N, 4] and flips bool [N].
+            crops: gives the same for other images int64 [M], where some of the wanted ones are bad.
             out: uint8 [N, S, S, 3]; the first M <= N images are written, M = N in training.
             blobs: gives the bytes of int64 [M] indices; default: the store.
 
@@ -67,7 +69,7 @@ class Assembler:
                 return used
             try:
                 found = (blobs or self._store.blobs)(used)
-                rectangles, flips = crops(used)
+                rectangles, flips = drawn if used is indices else crops(used)
                 self._engine.decode_batch(found, rectangles, flips, out[: len(used)])
                 return used
             except DecodeError as error:

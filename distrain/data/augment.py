@@ -14,7 +14,7 @@ from distrain.data.hashing import key, streams, uniforms
 from distrain.data.settings import AugmentSettings
 
 _TRIES = 10
-_DRAWS = 4 * _TRIES + 1  # area, ratio, x and y of each try; the flip
+_FLIP = 4 * _TRIES  # number of the draw for the flip; area, ratio, x and y of each try come before
 _AUGMENT = 0x617567  # keeps these numbers apart from those of the epoch's order
 
 
@@ -37,14 +37,37 @@ def train_crops(
     Returns:
         crops int32 [N, 4], rows of (x, y, width, height) inside the images, and flips bool [N].
     """
-    numbers = uniforms(streams(key(seed, epoch, _AUGMENT), indices), _DRAWS)
-    flips = numbers[:, -1] < settings.flip
+    root = streams(key(seed, epoch, _AUGMENT), indices)
+    flips = uniforms(root, 1, _FLIP)[:, 0] < settings.flip
     if settings.crop == "whole":
         return whole_crops(widths, heights), flips
     if settings.crop == "center":
         return eval_crops(1, 1, widths, heights), flips
-    draws = numbers[:, : 4 * _TRIES].reshape(-1, _TRIES, 4)  # image, try, (area, ratio, x, y)
-    w, h = widths.astype(np.float64)[:, None], heights.astype(np.float64)[:, None]
+    w, h = widths.astype(np.float64), heights.astype(np.float64)
+    crops, fits = _tries(settings, uniforms(root, 4).reshape(-1, 1, 4), w, h)
+    again = np.flatnonzero(~fits)  # about a tenth of the images; all further tries of these at once
+    if len(again):
+        draws = uniforms(root[again], 4 * (_TRIES - 1), 4).reshape(-1, _TRIES - 1, 4)
+        crops[again], fits[again] = _tries(settings, draws, w[again], h[again])
+        none = ~fits
+        crops[none] = _central(settings.ratio, w[none], h[none])
+    return crops.astype(np.int32), flips
+
+
+def _tries(
+    settings: AugmentSettings, draws: np.ndarray, widths: np.ndarray, heights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each image the first crop that fits, and whether one does.
+
+    Args:
+        settings: see `train_crops`.
+        draws: float64 [N, tries, 4] in [0, 1): area, ratio, x and y of each try.
+        widths, heights: float64 [N].
+
+    Returns:
+        crops float64 [N, 4], bool [N].
+    """
+    w, h = widths[:, None], heights[:, None]
     low, high = settings.scale
     area = w * h * (low + draws[:, :, 0] * (high - low))
     log_low, log_high = np.log(settings.ratio)
@@ -53,11 +76,7 @@ def train_crops(
     fits = (crop_w >= 1) & (crop_w <= w) & (crop_h >= 1) & (crop_h <= h)
     x, y = np.floor(draws[:, :, 2] * (w - crop_w + 1)), np.floor(draws[:, :, 3] * (h - crop_h + 1))
     tries = np.stack([x, y, crop_w, crop_h], axis=2)
-    first = fits.argmax(axis=1)
-    crops = tries[np.arange(len(first)), first]
-    none = ~fits.any(axis=1)
-    crops[none] = _central(settings.ratio, w[none, 0], h[none, 0])
-    return crops.astype(np.int32), flips
+    return tries[np.arange(len(tries)), fits.argmax(axis=1)], fits.any(axis=1)
 
 
 def _central(ratio: tuple[float, float], w: np.ndarray, h: np.ndarray) -> np.ndarray:

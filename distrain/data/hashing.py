@@ -7,6 +7,8 @@ augmentation are pure functions of (seed, epoch, image): the same for any number
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: steps visit all 2**64 states
@@ -25,14 +27,16 @@ def mix(words: np.ndarray) -> np.ndarray:
     return z
 
 
+@lru_cache(maxsize=256)  # the same few for every batch of an epoch
 def key(*parts: int) -> np.ndarray:
-    """Return one 64-bit key, uint64 [1], made of some whole numbers, e.g. a seed and an epoch.
+    """Return one 64-bit key, uint64 [1], read-only, made of some whole numbers, e.g. a seed and an epoch.
 
     The order of the parts matters: ``key(1, 2)`` and ``key(2, 1)`` are unrelated.
     """
     state = np.zeros(1, np.uint64)
     for part in parts:
         state = mix((state + _GOLDEN) ^ np.uint64(part & _MASK))
+    state.setflags(write=False)
     return state
 
 
@@ -41,8 +45,11 @@ def streams(root: np.ndarray, names: np.ndarray) -> np.ndarray:
     return mix(root + (names.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
 
 
-def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
-    """Return ``count`` numbers in [0, 1) for each key: float64 [len(keys), count], 53 random bits each."""
-    steps = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
+def uniforms(keys: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+    """Return numbers ``first`` to ``first + count - 1`` of each key.
+
+    float64 [len(keys), count] in [0, 1), 53 random bits each.
+    """
+    steps = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
     words = mix(keys[:, None] + steps[None, :])
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

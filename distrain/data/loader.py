@@ -6,6 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,6 +36,21 @@ class Batch:
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a batch shows.
+
+    Attributes:
+        indices: int64 [N], wanted images.
+        crops: int32 [N, 4].
+        flips: bool [N].
+    """
+
+    indices: np.ndarray
+    crops: np.ndarray
+    flips: np.ndarray
 
 
 class _Buffers:
@@ -75,12 +91,16 @@ class _Loader(ABC):
         self._store = store
         self._assembler = Assembler(store, engine, settings.on_bad_image, replace)
         self._buffers = _Buffers(torch.cuda.is_available() if pinned is None else pinned)
-        self._pipeline: Pipeline[torch.Tensor] = Pipeline(
-            self._begin, settings.threads, settings.queue_batches
+        self._pipeline: Pipeline[torch.Tensor, _Plan] = Pipeline(
+            self._plan, self._begin, settings.threads, settings.queue_batches
         )
 
     @abstractmethod
-    def _begin(self, number: int) -> Work[torch.Tensor] | None:
+    def _plan(self, number: int) -> _Plan:
+        """Draw which images a batch shows and how; in a thread of the pipeline."""
+
+    @abstractmethod
+    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
         """Lay out a batch for the pipeline; None past the last one."""
 
     def _take(self, number: int) -> Batch:
@@ -175,23 +195,26 @@ class TrainLoader(_Loader):
         if self._windows is not None:
             self._windows.close()
 
-    def _begin(self, number: int) -> Work[torch.Tensor] | None:
-        """Lay out the batch of step ``number``, counted from the start of epoch 0."""
+    def _plan(self, number: int) -> _Plan:
         epoch, step = divmod(number, self.steps_per_epoch)
-        settings, records = self._settings, self._store.records
-        order = self._reading.order(epoch)
-        positions = self._reading.positions(step, self._rank)
+        indices = self._reading.order(epoch).indices(self._reading.positions(step, self._rank))
+        return _Plan(indices, *self._crops(epoch, indices))
+
+    def _crops(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chosen, rule = self._store.records[indices], self._settings.augment
+        return train_crops(rule, self._seed, epoch, indices, chosen["width"], chosen["height"])
+
+    def _begin(self, number: int) -> Work[torch.Tensor, _Plan]:
+        """Lay out the batch of step ``number``, counted from the start of epoch 0."""
+        epoch = number // self.steps_per_epoch
+        settings = self._settings
+        crops = partial(self._crops, epoch)
         blobs = self._store.blobs if self._windows is None else self._windows.want(number).blobs
 
-        def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            chosen = records[indices]
-            return train_crops(
-                settings.augment, self._seed, epoch, indices, chosen["width"], chosen["height"]
-            )
-
-        def fill(part: range, out: np.ndarray) -> np.ndarray:
-            indices = order.indices(positions[part.start : part.stop])
-            used = self._assembler.fill(indices, crops, out, blobs)
+        def fill(plan: _Plan, part: range, out: np.ndarray) -> np.ndarray:
+            piece = slice(part.start, part.stop)
+            drawn = plan.crops[piece], plan.flips[piece]
+            used = self._assembler.fill(plan.indices[piece], drawn, crops, out, blobs)
             if settings.augment.jitter.is_on:
                 jitter(out, jitter_factors(settings.augment.jitter, self._seed, epoch, used))
             return used
@@ -248,22 +271,27 @@ class EvalLoader(_Loader):
             if len(batch.indices):  # else all of its images were left out
                 yield batch
 
-    def _begin(self, number: int) -> Work[torch.Tensor] | None:
+    def _plan(self, number: int) -> _Plan:
+        indices = np.array(self._part[number * self._batch : (number + 1) * self._batch], np.int64)
+        return _Plan(indices, *self._crops(indices))
+
+    def _crops(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self._store.records[indices]
+        if self._whole:
+            found = whole_crops(chosen["width"], chosen["height"])
+        else:
+            found = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
+        return found, np.zeros(len(indices), bool)
+
+    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
         if number >= len(self):
             return None
-        records = self._store.records
-        wanted = np.array(self._part[number * self._batch : (number + 1) * self._batch], np.int64)
 
-        def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            chosen = records[indices]
-            if self._whole:
-                found = whole_crops(chosen["width"], chosen["height"])
-            else:
-                found = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
-            return found, np.zeros(len(indices), bool)
+        def fill(plan: _Plan, part: range, out: np.ndarray) -> np.ndarray:
+            piece = slice(part.start, part.stop)
+            drawn = plan.crops[piece], plan.flips[piece]
+            return self._assembler.fill(plan.indices[piece], drawn, self._crops, out)
 
-        def fill(part: range, out: np.ndarray) -> np.ndarray:
-            return self._assembler.fill(wanted[part.start : part.stop], crops, out)
-
-        images, pixels = self._buffers.take(len(wanted), self._size)
+        count = min(self._batch, self.count - number * self._batch)
+        images, pixels = self._buffers.take(count, self._size)
         return Work(images, pixels, fill)

@@ -65,11 +65,14 @@ class GlobalReading:
 
     def order(self, epoch: int) -> EpochOrder:
         """See `Reading.order`."""
-        return EpochOrder(self._seed, epoch, self._count)
+        return _epoch_order(self._seed, epoch, self._count)
 
     def positions(self, step: int, rank: int) -> np.ndarray:
         """See `Reading.positions`."""
         return rank_positions(step, rank, self._ranks, self._batch, self._count)
+
+
+_epoch_order = lru_cache(maxsize=8)(EpochOrder)
 
 
 class PartialReading:

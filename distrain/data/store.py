@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distrain import node_memory
+from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
 from distrain.data.load import Piece, load_piece, pieces_of, read_image
 from distrain.data.room import check_room, free_bytes, shm_free_bytes
@@ -61,6 +62,10 @@ class Store:
         self._memory = {piece.shard: np.frombuffer(memory, np.uint8) for piece, memory in pieces}
         self._views = {piece.shard: memory.toreadonly() for piece, memory in pieces}
         self._bases = {piece.shard: piece.base for piece, _ in pieces}
+        # Where the payload of a shard would begin if all of it were here.
+        self._addresses = np.zeros(len(manifest.shards), np.int64)
+        for shard, memory in self._memory.items():
+            self._addresses[shard] = address_of(memory) - self._bases[shard]
         self._first = np.cumsum([0] + [shard.count for shard in manifest.shards])
         self._windows = list(windows)
         self._unchecked = np.ones(manifest.count, bool) if check_on_read else None
@@ -122,19 +127,26 @@ class Store:
         """
         return self.blobs(np.array([index]))[0]
 
-    def blobs(self, indices: np.ndarray) -> list[memoryview]:
-        """Return the bytes of some images, like `blob`; indices: int [N]."""
-        shards = (np.searchsorted(self._first, indices, side="right") - 1).tolist()
+    def blobs(self, indices: np.ndarray) -> Sequence[memoryview]:
+        """Return the bytes of some images, like `blob`: `Blobs` if all are here; indices: int [N]."""
+        shards = np.searchsorted(self._first, indices, side="right") - 1
         records = self.records[indices]
-        starts = records["offset"].tolist()
-        ends = (records["offset"] + records["length"]).tolist()
-        images = indices.tolist()
-        found = [
-            self._views[shard][start - self._bases[shard] : end - self._bases[shard]]
-            if image in self.part
-            else self._from_disk(image, shard)
-            for image, shard, start, end in zip(images, shards, starts, ends, strict=True)
-        ]
+        starts, sizes = records["offset"].astype(np.int64), records["length"].astype(np.int64)
+
+        def view(position: int) -> memoryview:
+            shard, start = int(shards[position]), int(starts[position])
+            start -= self._bases[shard]
+            return self._views[shard][start : start + int(sizes[position])]
+
+        here = (indices >= self.part.start) & (indices < self.part.stop)
+        found: Sequence[memoryview]
+        if here.all():
+            found = Blobs(self._addresses[shards] + starts, sizes, view)
+        else:
+            found = [
+                view(position) if is_here else self._from_disk(int(indices[position]), int(shards[position]))
+                for position, is_here in enumerate(here.tolist())
+            ]
         if self._unchecked is not None:
             self._check(indices, records, found)
         return found
@@ -157,9 +169,9 @@ class Store:
             raise DataError(self.shard_of(image), "its checksum is wrong", COPY_AGAIN)
         return blob
 
-    def _check(self, indices: np.ndarray, records: np.ndarray, found: list[memoryview]) -> None:
+    def _check(self, indices: np.ndarray, records: np.ndarray, found: Sequence[memoryview]) -> None:
         assert self._unchecked is not None
-        for position in np.flatnonzero(self._unchecked[indices]):
+        for position in np.flatnonzero(self._unchecked[indices]).tolist():
             if zlib.crc32(found[position]) != records["crc32"][position]:
                 where = self.shard_of(int(indices[position]))
                 raise DataError(where, "its checksum is wrong", COPY_AGAIN)

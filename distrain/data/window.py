@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import ALIGNMENT, padded_lengths
 from distrain.data.routes import Route, Routes
 from distrain.data.store import Store
@@ -40,6 +42,7 @@ class Window:
         self._lengths = np.empty(0, np.int64)
         self._crcs = np.empty(0, np.uint32)
         self._memory = memoryview(b"")
+        self._address = 0
 
     def lay_out(self, routes: Routes) -> None:
         """Give each image a place; no memory is taken yet."""
@@ -61,6 +64,7 @@ class Window:
         assert self.routes is not None
         memory = _aligned_memory(self.bytes)
         self._memory = memory.data.toreadonly()
+        self._address = address_of(memory)
         incoming: list[Incoming] = []
         at = 0
         for route in self.routes.receives:
@@ -90,7 +94,7 @@ class Window:
         self._failure = failure
         self._arrived.set()
 
-    def blobs(self, indices: np.ndarray) -> list[memoryview]:
+    def blobs(self, indices: np.ndarray) -> Sequence[memoryview]:
         """Return the bytes of images int64 [N], here or on this node; waits until they have arrived.
 
         Raises:
@@ -99,15 +103,26 @@ class Window:
         self._arrived.wait()
         if self._failure is not None:
             raise self._failure
+        if not len(self._images):
+            return self._store.blobs(indices)
         places = np.searchsorted(self._images, indices)
         places[places == len(self._images)] = 0
-        came = self._images[places] == indices if len(self._images) else np.zeros(len(indices), bool)
-        held = iter(self._store.blobs(indices[~came]))
-        starts, lengths = self._starts, self._lengths
-        return [
-            self._memory[starts[place] : starts[place] + lengths[place]] if arrived else next(held)
-            for place, arrived in zip(places.tolist(), came.tolist(), strict=True)
-        ]
+        came = self._images[places] == indices
+        held = self._store.blobs(indices[~came])
+        starts, sizes = self._starts[places], self._lengths[places]
+        nth_held = np.cumsum(~came) - 1
+
+        def view(position: int) -> memoryview:
+            if not came[position]:
+                return held[int(nth_held[position])]
+            start = int(starts[position])
+            return self._memory[start : start + int(sizes[position])]
+
+        if not isinstance(held, Blobs):
+            return [view(position) for position in range(len(indices))]
+        addresses = self._address + starts
+        addresses[~came], sizes[~came] = held.addresses, held.sizes
+        return Blobs(addresses, sizes, view)
 
 
 def _aligned_memory(size: int) -> np.ndarray:

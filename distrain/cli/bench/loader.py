@@ -39,12 +39,13 @@ def _show(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title="loader: crop, resize and flip to 224 x 224")
-    for heading in ("set", "threads", "who", "images / CPU-s", "images / s"):
+    for heading in ("set", "threads", "who", "images / CPU-s", "images / s", "outside decoder"):
         table.add_column(heading, justify="right")
     for line in lines:
         head = (str(line["set"]), str(line["threads"]), str(line["name"]))
         if "error" in line:
-            table.add_row(*head, str(line["error"]), "")
-        else:
-            table.add_row(*head, f"{line['images_per_cpu_s']:,.0f}", f"{line['images_per_s']:,.0f}")
+            table.add_row(*head, str(line["error"]))
+            continue
+        share = f"{line['outside_kernel']:.1%}" if "outside_kernel" in line else ""
+        table.add_row(*head, f"{line['images_per_cpu_s']:,.0f}", f"{line['images_per_s']:,.0f}", share)
     Console().print(table)

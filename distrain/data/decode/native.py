@@ -13,7 +13,7 @@ import numpy as np
 
 from distrain.data.decode.engine import DecodeEngine, DecodeError
 from distrain.data.decode.indexed import is_indexed, to_jpeg
-from distrain.data.decode.library import Library, build_info, bytes_of, library
+from distrain.data.decode.library import Library, build_info, library
 from distrain.data.decode.native_batch import BatchArguments
 
 __all__ = ["NativeEngine", "NativeRawEngine", "build_info", "load", "load_raw"]
@@ -42,9 +42,9 @@ class NativeEngine:
             DecodeError: an image is damaged, or neither this nor the turbojpeg engine can decode it.
             UsageError: the arrays do not have the shapes or types that `DecodeEngine` says.
         """
-        if not blobs:
+        if not len(blobs):
             return
-        batch = BatchArguments([bytes_of(blob) for blob in blobs], crops, flips, out)
+        batch = BatchArguments(blobs, crops, flips, out)
         decode = self._library.functions["decode_batch"]
         if decode(self._library.decoder(), *batch.images, *batch.rest):
             for position in np.flatnonzero(batch.status).tolist():
@@ -86,9 +86,9 @@ class NativeRawEngine:
             DecodeError: a blob is not as long as its head says, or a crop is not inside its picture.
             UsageError: the arrays do not have the shapes or types that `DecodeEngine` says.
         """
-        if not blobs:
+        if not len(blobs):
             return
-        batch = BatchArguments([bytes_of(blob) for blob in blobs], crops, flips, out)
+        batch = BatchArguments(blobs, crops, flips, out)
         resize = self._library.functions["resize_batch"]
         if resize(self._library.decoder(), *batch.images, *batch.rest):
             position = int(np.flatnonzero(batch.status)[0])

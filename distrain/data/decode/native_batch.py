@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import numpy as np
 
+from distrain.data.blobs import Blobs, address_of
+from distrain.data.decode.library import bytes_of
 from distrain.errors import UsageError
 
 
 class BatchArguments:
-    """Checked arrays of a batch, and pointers to the bytes of its images.
+    """Checked arrays of a batch, and pointers to the bytes of its images, which it keeps alive.
 
     Args:
-        views: uint8 [size] for each image; kept alive by this object.
+        blobs: the bytes of each image; `Blobs` are not looked at one by one.
         crops, flips, out: see `distrain.data.decode.engine.DecodeEngine`.
 
     Attributes:
@@ -25,31 +26,39 @@ class BatchArguments:
     """
 
     def __init__(
-        self, views: Sequence[np.ndarray], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
+        self, blobs: Sequence[memoryview | bytes], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
     ) -> None:
-        count = len(views)
+        count = len(blobs)
         _check(count, crops, flips, out)
-        self.count, self.out, self._views = count, out, views
+        self.count, self.out, self._blobs = count, out, blobs
         self.crops = np.ascontiguousarray(crops, np.int32)
         self.flips = np.ascontiguousarray(flips, np.bool_)
         self.status = np.empty(count, np.int32)
-        # One numpy array of addresses: a ctypes array would convert them one by one.
-        self._pointers = np.array([view.__array_interface__["data"][0] for view in views], np.uintp)
-        self._sizes = np.array([view.size for view in views], ctypes.c_size_t)
+        self._pointers, self._sizes = _places(blobs)
 
     @property
     def images(self) -> tuple[int, int, int]:
         """Number of images, addresses of their pointers and of their sizes."""
-        return self.count, self._pointers.ctypes.data, self._sizes.ctypes.data
+        return self.count, address_of(self._pointers), address_of(self._sizes)
 
     @property
     def rest(self) -> tuple[int, int, int, int, int, int]:
         """Crops, flips, output width and height, output, status."""
         height, width = self.out.shape[1:3]
         return (
-            self.crops.ctypes.data, self.flips.ctypes.data, width, height,
-            self.out.ctypes.data, self.status.ctypes.data,
+            address_of(self.crops), address_of(self.flips), width, height,
+            address_of(self.out), address_of(self.status),
         )  # fmt: skip
+
+
+def _places(blobs: Sequence[memoryview | bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Return addresses and sizes, as pointers and size_t of C."""
+    if isinstance(blobs, Blobs):
+        # Non-negative int64 are the same bits as the unsigned types of 64 bits.
+        return np.ascontiguousarray(blobs.addresses), np.ascontiguousarray(blobs.sizes)
+    views = [bytes_of(blob) for blob in blobs]
+    addresses = np.array([address_of(view) for view in views], np.int64)
+    return addresses, np.array([view.size for view in views], np.int64)
 
 
 def _check(count: int, crops: np.ndarray, flips: np.ndarray, out: np.ndarray) -> None:

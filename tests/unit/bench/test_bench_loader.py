@@ -28,11 +28,13 @@ def test_pictures_are_seeded_and_have_the_size_of_photographs():
 def test_lines_of_one_run():
     lines = list(loader.run("short256", 1, "turbojpeg,webdataset", count=32, passes=1))
     by_name = {line["name"]: line for line in lines}
-    assert set(by_name) == {"native", "native-plain", "turbojpeg", "webdataset"}
-    timed = ["turbojpeg"] + (["native", "native-plain"] if native.build_info()[0] else [])
+    assert set(by_name) == {"native", "native-plain", "distrain", "turbojpeg", "webdataset"}
+    timed = ["turbojpeg"] + (["native", "native-plain", "distrain"] if native.build_info()[0] else [])
     for name in timed:
         assert by_name[name]["correct"] is True and by_name[name]["images_per_cpu_s"] > 0
         assert by_name[name]["set"] == "short256" and by_name[name]["threads"] == 1
+    if "distrain" in timed:
+        assert 0 < by_name["distrain"]["outside_kernel"] < 1
 
 
 def test_a_wrong_contender_is_not_timed(work):

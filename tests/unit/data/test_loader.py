@@ -200,7 +200,8 @@ def test_skip_in_training_keeps_the_batch_size(engine: DecodeEngine, spoilt: Sto
 def test_skip_in_evaluation_leaves_the_image_out(
     engine: DecodeEngine, spoilt: Store, monkeypatch: pytest.MonkeyPatch, batch: int, piece: int
 ) -> None:
-    monkeypatch.setattr("distrain.data.pipeline._PIECE", piece)
+    monkeypatch.setattr("distrain.data.pipeline._SMALLEST", 1)
+    monkeypatch.setattr("distrain.data.pipeline._LARGEST", piece)
     good = [i for i in range(41) if i not in BAD]
     loader = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=batch), engine, 0, 1)
     reference = EvalLoader(spoilt, settings(on_bad_image="skip", eval_batch_per_rank=1), engine, 0, 1)

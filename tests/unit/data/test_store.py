@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import zlib
@@ -13,6 +14,7 @@ import pytest
 from data_trees import multi_shard, write_tree
 
 from distrain.data import format as fmt
+from distrain.data.blobs import Blobs
 from distrain.data.convert import Options
 from distrain.data.format import HEADER, RECORD, Manifest, read_manifest
 from distrain.data.pack import pack
@@ -36,7 +38,11 @@ def test_blobs_are_the_files_and_read_only(
     assert store.count == 41 and store.classes == ("ape", "bee", "cat") and store.encoding == "jpeg"
     assert [bytes(store.blob(i)) for i in range(41)] == expected
     some = np.array([40, 0, 17, 17])
-    assert [bytes(b) for b in store.blobs(some)] == [expected[i] for i in some]
+    blobs = store.blobs(some)
+    assert isinstance(blobs, Blobs)
+    assert [bytes(b) for b in blobs] == [bytes(b) for b in blobs[:]] == [expected[i] for i in some]
+    places = zip(blobs.addresses.tolist(), blobs.sizes.tolist(), strict=True)
+    assert [ctypes.string_at(*place) for place in places] == [expected[i] for i in some]
     assert store.blob(3).readonly and not store.records.flags.writeable
     shard = store.manifest.shards[-1]
     assert f"{shard.file}, image {shard.count - 1} of the shard (index 40)" in store.shard_of(40)
