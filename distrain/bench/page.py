@@ -140,6 +140,20 @@ def loader_table(lines: Sequence[Line]) -> str:
     )
 
 
+def load_table(lines: Sequence[Line]) -> str:
+    """GB/s by ranks; with and without checksums over a plain copy into new memory."""
+    names = list(dict.fromkeys(line["name"] for line in lines))
+    rows: dict[tuple[str, str], dict[str, Line]] = {}
+    for line in lines:
+        rows.setdefault((str(line["ranks"]), str(line["threads"])), {})[line["name"]] = line
+    table = [
+        [*head, *(f"{row[name]['gbytes_per_s']:.2f}" for name in names),
+         *(f"{row[name]['of_memcpy']:.2f}" for name in names[:2])]
+        for head, row in rows.items()
+    ]  # fmt: skip
+    return markdown(["ranks", "threads each", *names, *(f"{name} / memcpy" for name in names[:2])], table)
+
+
 SUITES = (
     Suite(
         "one_node",
@@ -175,6 +189,11 @@ SUITES = (
         "loader",
         ("loader --set orig", "loader --set orig --threads 2", "loader --set short256", "loader --set raw"),
         loader_table,
+    ),
+    Suite(
+        "load",
+        tuple(f"load --ranks {ranks} --bytes 512MB" for ranks in (1, 2, 4)),
+        load_table,
     ),
 )
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from distrain.data.format import Manifest, ShardHead, aligned, padded_lengths
+from distrain.data.format import Manifest, aligned, padded_lengths
 from distrain.data.shard import check_images, check_payload, read_head
 from distrain.errors import DataError
 
-_READ_BYTES = 16 << 20  # of one read: large for parallel file systems, and the checksum runs on warm cache
+_READ_BYTES = 4 << 20  # of one read: large for parallel file systems, and still in cache for the checksum
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,31 @@ def _extent(manifest: Manifest, shard: int, records: np.ndarray) -> tuple[int, i
     return base, int(ends[-1]) - base
 
 
-def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview) -> None:
+def load_pieces(
+    path: Path, manifest: Manifest, placed: Sequence[tuple[Piece, memoryview]], handle: int, threads: int
+) -> None:
+    """Read pieces into their places, several at once, and check them.
+
+    Args:
+        path: folder of the pack.
+        manifest: of the pack.
+        placed: what to read, and memory of exactly its bytes.
+        handle: file descriptor of the memory in which the pieces lie at ``piece.at``; -1: it is no file.
+        threads: how many pieces at once.
+
+    Raises:
+        DataError: a shard cannot be read or is damaged; that of the first such piece.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="distrain-load") as pool:
+        loads = [pool.submit(load_piece, path, manifest, piece, memory, handle) for piece, memory in placed]
+        wait(loads, return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)  # after an error; those that run end
+    for load in loads:
+        if not load.cancelled():
+            load.result()
+
+
+def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview, handle: int = -1) -> None:
     """Read a piece of a shard into its place, front to back, and check it.
 
     Args:
@@ -78,6 +104,7 @@ def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview)
         manifest: of the pack.
         piece: what to read.
         memory: of exactly ``piece.bytes``.
+        handle: see `load_pieces`.
 
     Raises:
         DataError: the shard cannot be read or is damaged.
@@ -85,7 +112,7 @@ def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview)
     head = read_head(path, manifest, piece.shard)
     entry = manifest.shards[piece.shard]
     file_path = path / entry.file
-    crc = _read(file_path, head, piece, memory)
+    crc = copy_in(file_path, head.payload_offset + piece.base, memory, handle, piece.at)
     if len(piece.images) == entry.count:
         check_payload(file_path, entry, crc, head.records, memory)
     else:
@@ -93,23 +120,62 @@ def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview)
         check_images(file_path, chosen, memory, piece.images.start, piece.base)
 
 
-def _read(path: Path, head: ShardHead, piece: Piece, memory: memoryview) -> int:
-    """Fill the memory; return the checksum of what was read."""
-    crc = at = 0
+def copy_in(
+    path: Path,
+    offset: int,
+    memory: memoryview,
+    handle: int = -1,
+    at: int = 0,
+    checksum: Callable[[memoryview, int], int] = zlib.crc32,
+) -> int:
+    """Fill memory with what a file holds from ``offset`` on; return the checksum of it.
+
+    Memory that is a file is written as one: measured at 1.4 times the rate of touching fresh pages.
+
+    Args:
+        path: of the file.
+        offset: in it.
+        memory: to be filled.
+        handle: file descriptor of it; -1: it is no file.
+        at: where ``memory`` begins in that file.
+        checksum: of some bytes, given the checksum so far.
+
+    Raises:
+        DataError: the file ends early or cannot be read, or the memory cannot be had.
+    """
+    crc = done = 0
+    buffer = memoryview(bytearray(min(_READ_BYTES, len(memory)))) if handle >= 0 else None
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(head.payload_offset + piece.base)
+            file.seek(offset)
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while at < len(memory):
-                got = file.readinto(memory[at : at + _READ_BYTES])
+            while done < len(memory):
+                wanted = min(_READ_BYTES, len(memory) - done)
+                part = memory[done : done + wanted] if buffer is None else buffer[:wanted]
+                got = file.readinto(part)
                 if not got:
-                    raise DataError(str(path), f"it ends {len(memory) - at} bytes early", "copy it again")
-                crc = zlib.crc32(memory[at : at + got], crc)
-                at += got
+                    raise DataError(str(path), f"it ends {len(memory) - done} bytes early", "copy it again")
+                crc = checksum(part[:got], crc)
+                if buffer is not None:
+                    _write(handle, part[:got], at + done)
+                done += got
     except OSError as error:
         raise DataError(str(path), f"it cannot be read: {error.strerror}", "copy it again") from None
     return crc
+
+
+def _write(handle: int, data: memoryview, at: int) -> None:
+    while data:
+        try:
+            written = os.pwrite(handle, data, at)
+        except OSError as error:
+            raise DataError(
+                "memory of the node",
+                f"{len(data)} bytes more cannot be had: {error.strerror}",
+                "set data.memory=disk, or use nodes with more memory",
+            ) from None
+        data, at = data[written:], at + written
 
 
 def read_image(path: Path, manifest: Manifest, shard: int, record: np.ndarray) -> memoryview:

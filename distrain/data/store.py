@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distrain import node_memory
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
-from distrain.data.load import Piece, load_piece, pieces_of, read_image
-from distrain.data.room import check_room, free_bytes, shm_free_bytes
+from distrain.data.load import Piece, load_pieces, pieces_of, read_image
+from distrain.data.memory import Memory, allocate, check_room_of_all
+from distrain.data.pool import usable_cores
+from distrain.data.room import free_bytes
 from distrain.data.settings import DataSettings
 from distrain.data.shard import COPY_AGAIN, read_head
-from distrain.errors import CommError, ConfigError, DataError, DistrainError
+from distrain.errors import DataError, DistrainError
 from distrain.node_memory import agree
 from distrain.units import format_bytes
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("distrain.data")
 
+_LOAD_THREADS_MOST = 8
 
 Part = Callable[[np.ndarray], range]
 
@@ -51,7 +53,7 @@ class Store:
         records: np.ndarray,
         pieces: Sequence[tuple[Piece, memoryview]],
         part: range,
-        windows: Sequence[MPI.Win] = (),
+        memories: Sequence[Memory] = (),
         check_on_read: bool = False,
     ) -> None:
         self.path = path
@@ -67,7 +69,7 @@ class Store:
         for shard, memory in self._memory.items():
             self._addresses[shard] = address_of(memory) - self._bases[shard]
         self._first = np.cumsum([0] + [shard.count for shard in manifest.shards])
-        self._windows = list(windows)
+        self._memories = list(memories)
         self._unchecked = np.ones(manifest.count, bool) if check_on_read else None
 
     @classmethod
@@ -187,9 +189,9 @@ class Store:
         """Give the memory back. Collective over the node; blobs and records are invalid afterwards."""
         self.records = np.empty(0, RECORD)
         self._memory, self._views = {}, {}
-        for window in self._windows:  # other memory goes with its last view
-            window.Free()
-        self._windows = []
+        for memory in self._memories:
+            memory.free()
+        self._memories = []
 
 
 def _agreed_manifest(path: Path, node_comm: MPI.Intracomm | None) -> Manifest:
@@ -230,38 +232,41 @@ def _open_node(
 ) -> Store:
     rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
     if part is None:  # known before anything is read
-        _check_room(comm, path, manifest.bytes_in_memory, extra)
-    records, windows = _load_records(path, manifest, comm)
+        check_room_of_all(comm, path, manifest.bytes_in_memory, extra)
+    records, table = _load_records(path, manifest, comm)
     held = range(manifest.count) if part is None else part(records)
     pieces = pieces_of(manifest, records, held)
     size = sum(piece.bytes for piece in pieces)
     if part is not None:
-        _check_room(comm, path, size, extra)
+        check_room_of_all(comm, path, size, extra)
     if rank == 0:
         log.info(
             "%s: %d of %d images, %s in memory on this node, %s free",
             path, len(held), manifest.count, format_bytes(records.nbytes + size), format_bytes(free_bytes()),
         )  # fmt: skip
-    view, window = _allocate(comm, size)
-    windows += [window] if window is not None else []
-    placed = [(piece, view[piece.at : piece.at + piece.bytes]) for piece in pieces]
+    memory = allocate(comm, size)
+    placed = [(piece, memory.view[piece.at : piece.at + piece.bytes]) for piece in pieces]
     error: DistrainError | None = None
     try:
-        for piece, memory in placed[rank::ranks]:
-            load_piece(path, manifest, piece, memory)
+        load_pieces(path, manifest, placed[rank::ranks], memory.handle, load_threads(ranks))
     except DistrainError as found:
         error = found
+    memory.filled()
     agree(comm, error)  # also the barrier after which all images are there
-    return Store(path, manifest, records, placed, held, windows)
+    return Store(path, manifest, records, placed, held, [table, memory])
 
 
-def _load_records(
-    path: Path, manifest: Manifest, comm: MPI.Intracomm | None
-) -> tuple[np.ndarray, list[MPI.Win]]:
+def load_threads(ranks: int) -> int:
+    """Return how many shards each of the ranks of a node reads at once."""
+    return max(1, min(_LOAD_THREADS_MOST, usable_cores() // ranks))
+
+
+def _load_records(path: Path, manifest: Manifest, comm: MPI.Intracomm | None) -> tuple[np.ndarray, Memory]:
     """Read the tables of all shards into memory of the node, each rank its share. Collective."""
     rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
-    view, window = _allocate(comm, aligned(manifest.count * RECORD.itemsize))
-    records = np.frombuffer(view, RECORD, count=manifest.count)
+    memory = allocate(comm, aligned(manifest.count * RECORD.itemsize))
+    memory.filled()  # not written as a file
+    records = np.frombuffer(memory.view, RECORD, count=manifest.count)
     firsts = np.cumsum([0] + [shard.count for shard in manifest.shards])
     error: DistrainError | None = None
     try:
@@ -270,49 +275,4 @@ def _load_records(
     except DistrainError as found:
         error = found
     agree(comm, error)
-    return records, [window] if window is not None else []
-
-
-def _check_room(comm: MPI.Intracomm | None, path: Path, needed: int, extra: int) -> None:
-    """Raise on all ranks if one of them finds too little memory. Collective."""
-    error: DistrainError | None = None
-    try:
-        check_room(str(path), needed + extra, free_bytes())
-    except DistrainError as found:
-        error = found
-    agree(comm, error)
-
-
-def _allocate(comm: MPI.Intracomm | None, size: int) -> tuple[memoryview, MPI.Win | None]:
-    """Return memory for the node, and the window that must be freed if it lies in one. Collective."""
-    size = max(size, 1)  # a node may hold no image at all; nothing can be mapped of size 0
-    if comm is None or comm.size == 1:
-        return node_memory.private(size), None
-    shared = node_memory.share(comm, size)
-    return (shared, None) if shared is not None else _window(comm, size)
-
-
-def _window(comm: MPI.Intracomm, size: int) -> tuple[memoryview, MPI.Win]:
-    """Return ``size`` bytes in an MPI shared window: the way where files cannot be shared. Collective.
-
-    Raises:
-        ConfigError: the shared-memory file system has no room for it; on all ranks.
-        CommError: MPI cannot make it.
-    """
-    from mpi4py import MPI
-
-    free = comm.bcast(shm_free_bytes())
-    if size > free:
-        raise ConfigError(
-            "/dev/shm",
-            f"free={free} bytes ({format_bytes(free)}) is less than the {size} bytes "
-            f"({format_bytes(size)}) of the data",
-            "enlarge it (docker: --shm-size or --ipc=host), let ranks see each other's /proc, "
-            "or set data.memory=disk",
-        )
-    try:
-        window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=comm)
-    except MPI.Exception as error:
-        raise CommError("MPI shared window", f"{size} bytes: {error}", "set data.memory=disk") from None
-    buffer, _ = window.Shared_query(0)
-    return np.asarray(buffer).view(np.uint8).data, window
+    return records, memory

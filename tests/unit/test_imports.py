@@ -26,7 +26,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch", "bench", "worker"},
 }
 TORCH = ("comm/", "data/loader.py", "data/decode/", "train/", "bench/", "worker.py", "cli/doctor.py")
-MPI4PY = ("comm/", "data/store.py", "data/exchange.py", "bench/", "worker.py", "cli/doctor.py")
+MPI4PY = (
+    "comm/",
+    "data/store.py",
+    "data/memory.py",
+    "data/exchange.py",
+    "bench/",
+    "worker.py",
+    "cli/doctor.py",
+)
 LOGIN_NODE = ("ground", "settings", "config", "launch", "schedule")
 
 

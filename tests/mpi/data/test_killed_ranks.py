@@ -63,7 +63,7 @@ def exchange():
             ready()
 
 if when == "load":
-    load, store_module.load_piece = store_module.load_piece, load_and_wait
+    load, store_module.load_pieces = store_module.load_pieces, load_and_wait
 if when == "exchange":
     exchange()
 store = Store.open(pack, DataSettings(train="-", val="-"), WORLD)

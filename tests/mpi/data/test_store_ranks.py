@@ -14,7 +14,7 @@ from mpi4py import MPI
 from PIL import Image
 
 from distrain import node_memory
-from distrain.data import store as store_module
+from distrain.data import memory as memory_module
 from distrain.data.decode.engine import create
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.order import EpochOrder
@@ -93,15 +93,15 @@ def test_there_is_one_copy_and_it_has_no_name(root: Path) -> None:
 
 
 def test_a_window_of_mpi_where_files_cannot_be_shared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_memory, "share", lambda comm, size: None)
+    monkeypatch.setattr(node_memory, "share_file", lambda comm, size: None)
     store = Store.open(root / "pack", settings(), WORLD)
     check_contents(store, root)
     store.close()
 
 
 def test_no_room_in_the_shared_memory_file_system(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_memory, "share", lambda comm, size: None)
-    monkeypatch.setattr(store_module, "shm_free_bytes", lambda: 100)
+    monkeypatch.setattr(node_memory, "share_file", lambda comm, size: None)
+    monkeypatch.setattr(memory_module, "shm_free_bytes", lambda: 100)
     if WORLD.size == 1:
         Store.open(root / "pack", settings(), WORLD).close()  # needs no shared memory
         return
@@ -146,7 +146,7 @@ def test_a_pack_that_one_rank_does_not_see(root: Path) -> None:
 
 def test_too_little_memory_on_one_rank(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if WORLD.rank == WORLD.size - 1:
-        monkeypatch.setattr(store_module, "free_bytes", lambda: 1000)
+        monkeypatch.setattr(memory_module, "free_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"needs \d+ bytes .* where 1000 "):
         Store.open(root / "pack", settings(), WORLD)
 

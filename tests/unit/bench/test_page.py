@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from distrain.bench.page import SUITES, TEMPLATE, Suite, allreduce_table, ddp_table, loader_table
+from distrain.bench.page import (
+    SUITES,
+    TEMPLATE,
+    Suite,
+    allreduce_table,
+    ddp_table,
+    load_table,
+    loader_table,
+)
 
 
 def test_ours_is_compared_with_the_best_peer() -> None:
@@ -37,6 +45,15 @@ def test_a_step_is_shown_with_what_it_is_compared_with() -> None:
     line = {"name": "gloo", "ranks": 4, "bytes": 1 << 20, "compute_s": 0.1, "communication_s": 0.2}
     table = ddp_table([{**line, "step_s": 0.25, "over_longer": 1.25}, {"name": "horovod", "error": "absent"}])
     assert table.splitlines()[2:] == ["| 4 | 1.0 MiB | gloo | 100.0 | 200.0 | 250.0 | 1.250 |"]
+
+
+def test_load_is_shown_with_and_without_checksums() -> None:
+    rates = {"distrain": 4.0, "distrain, no checksums": 6.0, "memcpy": 5.0}
+    lines = [
+        {"name": name, "ranks": 2, "threads": 1, "gbytes_per_s": rate, "of_memcpy": rate / 5.0}
+        for name, rate in rates.items()
+    ]
+    assert load_table(lines).splitlines()[2:] == ["| 2 | 1 | 4.00 | 6.00 | 5.00 | 0.80 | 1.20 |"]
 
 
 def test_a_suite_that_fails_says_so() -> None:

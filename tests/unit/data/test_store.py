@@ -64,8 +64,8 @@ def test_too_little_memory_is_said_before_loading(
     packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = packed[1].bytes_in_memory
-    monkeypatch.setattr("distrain.data.store.free_bytes", lambda: needed - 1)
-    monkeypatch.setattr("distrain.data.store.load_piece", lambda *a: pytest.fail("it loaded"))
+    monkeypatch.setattr("distrain.data.memory.free_bytes", lambda: needed - 1)
+    monkeypatch.setattr("distrain.data.store.load_pieces", lambda *a: pytest.fail("it loaded"))
     with pytest.raises(ConfigError, match=rf"needs {needed} bytes .* {needed - 1} .*set data.memory=disk"):
         Store.open(packed[0], NODE)
 
