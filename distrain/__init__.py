@@ -12,15 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "destroy_process_group", "init_process_group"]
+__all__ = ["__version__", "allreduce", "destroy_process_group", "init_process_group"]
 
 if TYPE_CHECKING:
-    from distrain.comm.api import destroy_process_group, init_process_group
+    from distrain.comm.api import allreduce, destroy_process_group, init_process_group
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("init_process_group", "destroy_process_group"):
+    if name in ("allreduce", "init_process_group", "destroy_process_group"):
         from distrain.comm import api
 
-        return getattr(api, name)
+        found = globals()[name] = getattr(api, name)  # a second look costs nothing
+        return found
     raise AttributeError(f"module 'distrain' has no attribute {name!r}")

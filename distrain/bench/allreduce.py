@@ -18,7 +18,7 @@ import torch
 from mpi4py import MPI
 
 import distrain
-from distrain.bench.contenders import PEERS, Contender, Distrain, Unavailable
+from distrain.bench.contenders import PEERS, Contender, Distrain, DistrainArray, Unavailable
 from distrain.bench.stats import allreduce_line, error_line
 from distrain.comm.settings import CommSettings
 
@@ -116,7 +116,7 @@ def run(settings: CommSettings, peers: Sequence[str], payload_bytes: int, iterat
     ours = Distrain()
     lines: list[Line] = []
     for names in ([p for p in peers if p != "horovod"], [p for p in peers if p == "horovod"]):
-        contenders: list[Contender] = [] if lines else [ours]
+        contenders: list[Contender] = [] if lines else [ours, DistrainArray()]
         absent: list[Line] = []
         for name in names:
             peer, line = make_peer(name, comm.size, 4 * count)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
+import distrain
 from distrain.bench import openmpi
 from distrain.comm.mpi import library
 
@@ -57,8 +58,22 @@ class Distrain:
         """Nothing: the default process group belongs to the benchmark."""
 
 
+class DistrainArray:
+    """`distrain.allreduce`, as a user of arrays calls it: what the lines of MPI compare with."""
+
+    name = "distrain (array)"
+    algorithm = "as distrain"
+
+    def allreduce(self, payload: torch.Tensor) -> None:
+        """Sum in place."""
+        distrain.allreduce(payload.numpy())
+
+    def close(self) -> None:
+        """Nothing: the default process group belongs to the benchmark."""
+
+
 class PlainMPI:
-    """The allreduce of the MPI library itself."""
+    """The allreduce of the MPI library itself, called with a numpy array."""
 
     name = "mpi"
 

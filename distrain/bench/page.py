@@ -87,7 +87,7 @@ def pivot(
     table = []
     for cells, row in rows.items():
         ours = [seen for name, seen in row.items() if name in OURS]
-        peers = [seen for name, seen in row.items() if name not in OURS and not name.startswith("native")]
+        peers = [seen for name, seen in row.items() if not name.startswith(tuple(OURS))]
         best = (min(peers) if lower_is_better else max(peers)) if peers else None
         ratio = f"{ours[0] / best:.2f}" if ours and best else ""
         table.append([*cells, *(f"{row[name]:,.4g}" if name in row else "-" for name in names), ratio])

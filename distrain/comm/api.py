@@ -11,15 +11,20 @@ from __future__ import annotations
 import atexit
 import os
 from datetime import timedelta
+from typing import Any
 
+import numpy as np
+import torch
 import torch.distributed as dist
 
 from distrain.comm import exits, runtime
 from distrain.comm.engine import Engine
 from distrain.comm.plugin import BACKEND, register
+from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.rendezvous import make_store
 from distrain.comm.settings import CommSettings
-from distrain.errors import LaunchError, UsageError
+from distrain.comm.shared.caller import REDUCTIONS
+from distrain.errors import CallError, LaunchError, UsageError
 from distrain.world import World
 
 register()
@@ -66,6 +71,57 @@ def meet(settings: CommSettings | None = None) -> tuple[dist.Store, World]:
             "start with mpirun, srun or `distrain train`, not with torchrun",
         )
     return state.engine.call(lambda: make_store(state.comm, world)), world
+
+
+def allreduce(
+    array: np.ndarray | torch.Tensor, op: str = "sum", group: dist.ProcessGroup | None = None
+) -> None:
+    """Combine an array over all ranks, in place; return when the result is there. Collective.
+
+    The shortest way: of a small contiguous array, between ranks of one node, one call of C. All ranks pass
+    the same number of elements, the same type and the same operation.
+
+    Args:
+        array: numpy array or tensor of any shape and strides: float16, float32, float64, complex64,
+            complex128, integers of 8 to 64 bits, bool; a tensor also bfloat16, or on a GPU.
+        op: ``sum``, ``avg``, ``prod``, ``min``, ``max``; of integers and bool also ``band``, ``bor`` and
+            ``bxor``.
+        group: whose ranks; None: all.
+
+    Raises:
+        CallError: not such an array, or an operation that its type does not have.
+        CommError: the ranks did not call the same, or the communication failed.
+        UsageError: communication was not started.
+    """
+    chosen: Any = dist.distributed_c10d.GroupMember.WORLD if group is None else group
+    if chosen is None:
+        raise UsageError(
+            "allreduce", "there is no group of ranks", "call distrain.init_process_group() first"
+        )
+    if isinstance(chosen, DistrainProcessGroup) and chosen.allreduce_array(array, op):
+        return
+    dist.all_reduce(_tensor_of(array), _operation_of(op), group=group)
+
+
+def _tensor_of(array: Any) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    if not isinstance(array, np.ndarray):
+        raise CallError("allreduce", f"{type(array).__name__} is no array", "pass a numpy array or a tensor")
+    if not array.flags.writeable:
+        raise CallError("allreduce", "the array is read-only and is combined in place", "pass a copy")
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:  # a type that torch lacks, or negative strides
+        raise CallError("allreduce", f"array of {array.dtype}: {error}", "pass a contiguous copy") from error
+
+
+def _operation_of(name: str) -> Any:
+    number = next((i for i, reduction in enumerate(REDUCTIONS) if reduction.value == name), None)
+    if number is None:
+        known = ", ".join(reduction.value for reduction in REDUCTIONS)
+        raise CallError("allreduce", f"op={name!r} is unknown", f"name one of {known}")
+    return dist.ReduceOp.RedOpType(number)
 
 
 def destroy_process_group() -> None:

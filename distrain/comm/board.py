@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +22,13 @@ class Board:
     Attributes:
         step: training step, if there is one.
         calls: the last collective of each group: what, and when (time.monotonic).
+        quick: for groups whose last collective may not be in `calls`: returns it, or None.
         heard: for each group the rank whose notes come here, its last call and its step; see `Roll`.
     """
 
     step: int | None = None
     calls: dict[str, tuple[Call, float]] = field(default_factory=dict)
+    quick: dict[str, Callable[[], tuple[Call, float] | None]] = field(default_factory=dict)
     heard: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
@@ -35,7 +38,7 @@ class Board:
             "step": self.step,
             "calls": {
                 group: {"number": call.number, "what": str(call), "age": now - since}
-                for group, (call, since) in self.calls.copy().items()
+                for group, (call, since) in self._last_calls().items()
             },
             "heard": {
                 group: {
@@ -48,6 +51,14 @@ class Board:
             },
             "stack": main_stack(),
         }
+
+    def _last_calls(self) -> dict[str, tuple[Call, float]]:
+        found = self.calls.copy()
+        for group, ask in self.quick.copy().items():
+            last = ask()
+            if last is not None and (group not in found or last[0].number > found[group][0].number):
+                found[group] = last
+        return found
 
 
 def main_stack() -> list[str]:

@@ -60,6 +60,9 @@ class Engine:
         abort_seconds: an operation in flight for longer ends the job.
         name: who this is, for reports: ``"rank 3 on node7"``.
         inquire: asks the other ranks about a late operation; returns lines for the report.
+
+    Attributes:
+        exposed: counts the time in which compute waited for communication.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Engine:
         self._thread_works = False  # the engine's thread is at it
         self._guest_works = False  # a waiting caller is, in its place
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
-        self._exposed = Exposure()
+        self.exposed = Exposure()
         self._watch = Watch(
             name,
             stall_seconds,
@@ -143,7 +146,7 @@ class Engine:
                     self._changed.notify()
             return completion.wait(timeout_seconds)
         finally:
-            self._exposed.blocked(time.perf_counter() - begin)
+            self.exposed.blocked(time.perf_counter() - begin)
 
     def explain(self, completion: Completion) -> str:
         """Ask the other ranks about a late operation; return lines that say what they do, if they can."""
@@ -151,12 +154,12 @@ class Engine:
 
     def follow(self, completion: Completion) -> None:
         """Count this operation as exposed although nobody will call `wait` for it; see `Exposure`."""
-        self._exposed.submitted()
-        completion.call_when_done(lambda _: self._exposed.completed())
+        self.exposed.submitted()
+        completion.call_when_done(lambda _: self.exposed.completed())
 
     def blocked(self, seconds: float) -> None:
         """Count time for which a caller waited without the engine as exposed communication."""
-        self._exposed.blocked(seconds)
+        self.exposed.blocked(seconds)
 
     def is_busy(self, queue: Hashable) -> bool:
         """Return whether an operation of this queue waits or is in flight."""
@@ -165,7 +168,7 @@ class Engine:
 
     def take_exposed_seconds(self) -> float:
         """Return the time in which compute waited for communication since the last call."""
-        return self._exposed.take()
+        return self.exposed.take()
 
     @property
     def is_idle(self) -> bool:

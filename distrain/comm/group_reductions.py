@@ -18,6 +18,7 @@ from distrain.comm.device import HostSide
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.group_sparse import sparse_allreduce
+from distrain.comm.shared.caller import DONE
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 from distrain.schedule.ir import Collective
@@ -29,6 +30,14 @@ class Reductions(GroupBase):
 
     def allreduce(self, tensors: Any, opts: Any = None) -> dist.Work:
         """Combine each tensor over all ranks, in place."""
+        if self._quick is not None and self._coalescing is None:
+            answer = self._quick.tensors(tensors, opts)
+            if answer is None and self._free_quick():
+                answer = self._quick.tensors(tensors, opts)
+            if answer is DONE:
+                return DONE
+            if answer is not None:
+                return self._take_over(answer, tensors[0], reduction_of(opts))
         reduction, found = reduction_of(opts), as_list(tensors)
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
@@ -46,6 +55,33 @@ class Reductions(GroupBase):
         return self._join([self._allreduce(tensor, reduction, awaited=awaited) for tensor in found])
 
     allreduce_coalesced = allreduce
+
+    def allreduce_array(self, array: Any, name: str) -> bool:
+        """Combine a numpy array or a tensor in place, if one call of C does it; else return False.
+
+        Args:
+            array: contiguous, in the memory of the CPU.
+            name: of a `Reduction`.
+        """
+        if self._quick is None or self._coalescing is not None:
+            return False
+        answer = self._quick.array(array, name)
+        if answer is None and self._free_quick():
+            answer = self._quick.array(array, name)
+        if answer is DONE:
+            return True
+        if answer is None:
+            return False
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+        return self._take_over(answer, tensor, Reduction(name)).wait()
+
+    def _take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+        """Let the engine complete what a call of C has begun."""
+        wire = self._wire
+        assert wire.direct is not None  # it made the call
+        operation = wire.direct.take_over(code, tensor, reduction)
+        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
+        return self._submit(HostSide(), operation, [tensor], awaited=True)
 
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False

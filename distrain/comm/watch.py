@@ -118,7 +118,8 @@ class Watch:
 class Exposure:
     """The communication that compute had to wait for.
 
-    Two kinds of callers exist. Those that wait on a Completion are timed where they block.
+    Two kinds of callers exist. Those that wait on a Completion are timed where they block, or count their
+    time themselves (`ask`).
     DDP instead waits inside torch for the futures of its buckets; there the exposed part is
     what follows the last submission of the step, when backward has nothing left to compute:
     from there to the moment when the last bucket is done. `take` closes a step.
@@ -130,6 +131,18 @@ class Exposure:
         self._tail = 0.0
         self._open = 0
         self._last_submission = 0.0
+        self._askable: list[Callable[[], float]] = []
+
+    def ask(self, take_waited: Callable[[], float]) -> None:
+        """Ask this from now on for the seconds in which its callers were blocked since it was asked last."""
+        self._askable.append(take_waited)
+
+    def forget(self, take_waited: Callable[[], float]) -> None:
+        """Ask it a last time."""
+        self._askable.remove(take_waited)
+        seconds = take_waited()
+        with self._lock:
+            self._blocked += seconds
 
     def submitted(self) -> None:
         """An operation that nobody waits for directly was submitted."""
@@ -155,8 +168,9 @@ class Exposure:
 
     def take(self) -> float:
         """Return the exposed seconds since the last call, and begin anew."""
+        waited = sum(take_waited() for take_waited in tuple(self._askable))
         with self._lock:
-            seconds = self._blocked + self._tail
+            seconds = self._blocked + self._tail + waited
             self._blocked = self._tail = 0.0
             return seconds
 

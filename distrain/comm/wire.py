@@ -26,6 +26,7 @@ from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
 from distrain.comm.roll import Roll
 from distrain.comm.settings import CommSettings
+from distrain.comm.shared.caller import last_call
 from distrain.comm.shared.channel import Channel
 from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
@@ -88,7 +89,9 @@ class Wire:
     ) -> None:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
         self.channel = channel
-        self.direct = None if channel is None else Direct(channel, engine)
+        # A timeline shows each collective, which calls of C do not tell about.
+        self.direct = None if channel is None else Direct(channel, engine, quick=not settings.timeline)
+        self._quick = None if self.direct is None else self.direct.caller
         if channel is not None and members is not None:
             channel.name = members.name
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
@@ -100,7 +103,9 @@ class Wire:
         self.tags = Tags(self.first_user_tag)
         self.members = members
         self.timeout_seconds: float | None = None  # of whoever waits for a collective
-        self._calls = 0
+        self._calls = 0  # without those of `_quick`, which counts its own
+        if self._quick is not None and members is not None:
+            board.quick[members.key] = self._last_quick_call
         self._roll: Roll | None = None
         if members is not None and settings.check and self.size > 1:
             self.first_user_tag += 1  # the tag between the halves is that of the notes
@@ -161,7 +166,18 @@ class Wire:
         To be called once for each collective, in the same order on all ranks.
         """
         self._calls += 1
-        call = Call(self._calls, kind, count, dtype, reduction, root)
+        return self.note(kind, count, dtype, reduction, root)
+
+    def note(
+        self,
+        kind: str,
+        count: int = -1,
+        dtype: torch.dtype | None = None,
+        reduction: Reduction | None = None,
+        root: int = -1,
+    ) -> Call:
+        """Do the same for a collective that is counted already."""
+        call = Call(self.calls, kind, count, dtype, reduction, root)
         if self.members is not None:
             board.calls[self.members.key] = (call, time.monotonic())
         return call
@@ -169,7 +185,10 @@ class Wire:
     @property
     def calls(self) -> int:
         """Collectives called so far."""
-        return self._calls
+        return self._calls if self._quick is None else self._calls + int(self._quick.calls)
+
+    def _last_quick_call(self) -> tuple[Call, float] | None:
+        return last_call(self._quick, self.calls)
 
     def sign(self, operation: Operation, call: Call) -> None:
         """Let an operation carry the name of the call, and have it compared."""
@@ -205,13 +224,14 @@ class Wire:
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete."""
         if self.direct is not None:
-            self.direct.flush()
+            self.direct.close()
         if self.comm != MPI.COMM_NULL:
             if self._roll is not None:
                 self.engine.call(self._roll.close)
             self.engine.call(self.comm.Free)
             if self.members is not None:
                 board.calls.pop(self.members.key, None)
+                board.quick.pop(self.members.key, None)
                 board.heard.pop(self.members.key, None)
         if self.channel is not None:
             self.channel.close()

@@ -51,6 +51,7 @@ class Channel:
     Attributes:
         name: says who a rank is, in errors.
         spins: looks at memory before a wait gives the core away.
+        address: of the C side's end.
         whole_bytes: for payloads up to here nobody waits for this rank once it has begun.
     """
 
@@ -62,6 +63,7 @@ class Channel:
         self._handle = self._library.open(ctypes.addressof(self._view), rank, ranks, slice_bytes)
         if not self._handle:
             raise MemoryError("no memory for an exchange in memory")
+        self.address: int = self._handle
         self.whole_bytes: int = self._library.whole_bytes(ranks)
         self._codes: dict[tuple[torch.dtype, Reduction], tuple[int, int, int] | None] = {}
         self._payload: torch.Tensor | None = None
@@ -86,7 +88,7 @@ class Channel:
         assert codes is not None, f"{payload.dtype} and {reduction} were not asked for"
         self._payload = payload  # its memory is in use until COMPLETE
         divides = reduction is Reduction.AVG and payload.dtype is not torch.bool
-        return self._understand(
+        return self.understand(
             self._library.begin(
                 self._handle,
                 payload.data_ptr(),
@@ -107,11 +109,16 @@ class Channel:
             CommError: the ranks did not call the same collective.
         """
         wait = int(wait_seconds * 1e9)
-        return self._understand(
+        return self.understand(
             self._library.advance(self._handle, int(work_seconds * 1e9), wait, spins, yields)
         )
 
-    def _understand(self, code: int) -> int:
+    def understand(self, code: int) -> int:
+        """Return what the C side answered.
+
+        Raises:
+            CommError: it says that the ranks did not call the same collective.
+        """
         if code == COMPLETE:
             self._payload = None
         elif code == MISMATCH:

@@ -1,6 +1,7 @@
 """Small allreduces in the memory of a node, without a change of threads.
 
-The thread that calls allreduce shows its payload to the others and looks whether theirs are there. If
+An allreduce that torch waits for is one call of C (`caller.py`). Of the others, the thread that calls
+allreduce shows its payload to the other ranks and looks whether theirs are there. If
 they are not, `wait` looks again and sleeps a little. Nobody waits for a rank that has shown its payload,
 so an unfinished one may lie there until somebody wants its result. What takes longer, must call back, or
 is followed by another collective goes to the engine, which knows how to wait.
@@ -19,15 +20,12 @@ import torch.distributed as dist
 from distrain.comm.buffers import Reduction
 from distrain.comm.engine import Engine
 from distrain.comm.operation import Operation
+from distrain.comm.shared.caller import PATIENCE_SECONDS, YIELDS, make_caller
 from distrain.comm.shared.channel import COMPLETE, Channel
 from distrain.comm.shared.operation import SharedOperation
 from distrain.comm.work import DistrainWork
 from distrain.errors import CommError
 from distrain.schedule.ir import Collective
-
-# The engine reports stalls and never gives up too early; a caller by itself waits for so long.
-PATIENCE_SECONDS = 2e-3
-YIELDS = 50
 
 
 class Direct:
@@ -36,12 +34,19 @@ class Direct:
     Args:
         channel: between the ranks of the group.
         engine: takes what must not be waited for here.
+        quick: carry out what can be in one call of C.
+
+    Attributes:
+        caller: does that, None if nothing does. Whoever else uses the channel claims it first.
     """
 
-    def __init__(self, channel: Channel, engine: Engine) -> None:
+    def __init__(self, channel: Channel, engine: Engine, quick: bool = True) -> None:
         self.channel, self.engine = channel, engine
         self.lock = threading.RLock()
         self.pending: DirectWork | None = None
+        self.caller = make_caller(channel) if quick else None
+        if self.caller is not None:
+            engine.exposed.ask(self.caller.take_waited)
 
     def allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, sign: Callable[[Operation], None]
@@ -50,7 +55,9 @@ class Direct:
 
         `sign` names the operation that the engine gets if it must finish the work.
         """
-        if not tensor.is_cpu or not tensor.is_contiguous() or tensor.nbytes > self.channel.whole_bytes:
+        if not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg() or tensor.is_conj():
+            return None
+        if tensor.nbytes > self.channel.whole_bytes:
             return None
         if not self.channel.supports(tensor.dtype, reduction):
             return None
@@ -62,9 +69,36 @@ class Direct:
             work.begin()
             return work
 
+    def free(self) -> bool:
+        """Let C calls in again if nothing is left of what came another way; return whether that helped."""
+        if self.caller is None or self.caller.state == 0:
+            return False
+        with self.lock:
+            if self.engine.is_busy(self.channel) or (self.pending is not None and not self.pending.look()):
+                return False
+            self.caller.release()
+            return True
+
+    def take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> SharedOperation:
+        """Return the operation that completes what a C call has begun and left with this code.
+
+        Raises:
+            CommError: the ranks did not call the same collective.
+        """
+        self.channel.understand(code)
+        return SharedOperation(self.channel, tensor, reduction, begun=True)
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self.flush()
+        if self.caller is not None:
+            self.engine.exposed.forget(self.caller.take_waited)
+
     def flush(self) -> None:
         """Complete what is pending, or give it to the engine, so that another collective may follow."""
         with self.lock:
+            if self.caller is not None:
+                self.caller.claim()
             if self.pending is not None and not self.pending.look():
                 self.pending.hand_over()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ class Library:
         self.begin, self.advance = functions["begin"], functions["advance"]
         self.progress, self.mismatch = functions["progress"], functions["mismatch"]
         self.supports, self.whole_bytes = functions["supports"], functions["whole_bytes"]
+        self.soabi = _soabi(library)
+
+
+def _soabi(library: ctypes.CDLL) -> str | None:
+    """Return for which Python the module in the library was compiled; None: there is none in it."""
+    try:
+        function = library.distrain_shared_soabi
+    except AttributeError:
+        return None
+    function.restype = ctypes.c_char_p
+    text: bytes = function()
+    return text.decode()
 
 
 @functools.cache
@@ -116,6 +129,11 @@ def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | No
     op = (BOOL_OPS if dtype is torch.bool else OPS)[reduction]
     simple = numbers == 1 or reduction in (Reduction.SUM, Reduction.AVG)  # of complex numbers
     return (code, numbers, op) if simple and library().supports(code, op) else None
+
+
+def has_caller() -> bool:
+    """Return whether the library holds the module of `csrc/caller.c`, compiled for this Python."""
+    return library().soabi == sysconfig.get_config_var("SOABI")
 
 
 def build_info() -> tuple[bool, str]:

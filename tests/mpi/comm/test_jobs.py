@@ -233,14 +233,30 @@ dist.barrier()
     assert "of 1000 elements" in job.stderr and "of 3000 elements" in job.stderr, job.stderr
 
 
-def test_a_stopped_rank_is_named_in_the_memory_of_a_node(tmp_path: Path) -> None:
-    """Ranks 0 and 2 wait in node memory for rank 1, which is stopped; the job ends, and leaves no memory."""
+@pytest.mark.parametrize(
+    ("kind", "call", "said"),
+    [
+        ("stop", "dist.all_reduce(torch.ones(1000))", "it does not answer: stopped"),
+        ("loop", "distrain.allreduce(np.ones(1000))", "called number 3, allreduce .sum. of 1000 elements"),
+        ("loop", "dist.all_reduce(torch.ones(3_000_000))", "called number 3, allreduce .sum. of 3000000"),
+        ("kill", "distrain.allreduce(np.ones(1000))", ""),
+        ("kill", "dist.all_reduce(torch.ones(3_000_000))", ""),
+    ],
+)
+def test_a_broken_rank_is_named_in_the_memory_of_a_node(
+    tmp_path: Path, kind: str, call: str, said: str
+) -> None:
+    """Ranks 0 and 2 wait in node memory for rank 1; the job ends, says why, and leaves no memory."""
     before = set(Path("/dev/shm").iterdir())
-    script = LOOP.replace("SECONDS", "4").replace("node_memory=False", "node_memory=True")
-    job = mpirun(script, tmp_path, ranks=3, DISTRAIN_FAULT="rank=1,step=3,kind=stop")
-    assert job.returncode == 1
-    assert re.search(r"missing: rank 1 on \S+: it does not answer: stopped", job.stderr), job.stderr
-    assert "ending the job" in job.stderr
+    script = LOOP.replace("SECONDS", "2").replace("node_memory=False", "node_memory=True")
+    script = "import numpy as np\n" + script.replace("dist.all_reduce(torch.ones(1000))", call)
+    job = mpirun(script, tmp_path, ranks=3, DISTRAIN_FAULT=f"rank=1,step=3,kind={kind}")
+    assert job.returncode != 0 and "came through" not in job.stdout
+    if kind == "kill":
+        assert "signal 9" in job.stderr, job.stderr
+    else:
+        assert re.search(rf"missing: rank 1 on \S+: {said}", job.stderr), job.stderr
+        assert "ending the job" in job.stderr
     assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
 
 
@@ -258,6 +274,23 @@ def test_torch_itself_finds_the_backend(tmp_path: Path) -> None:
         tmp_path,
     )
     assert job.returncode == 0, job.stderr
+
+
+def test_arrays_that_differ_are_named(tmp_path: Path) -> None:
+    """Rank 1 passes another length, once in a call of C that waits and once in one that comes late."""
+    script = (
+        PREAMBLE
+        + """
+import numpy as np, time
+world = distrain.init_process_group()
+time.sleep(world.rank * 0.05)
+distrain.allreduce(np.ones(1000 + world.rank))
+"""
+    )
+    job = mpirun(script, tmp_path)
+    assert job.returncode == 1
+    said = r"called allreduce \(sum\) number \d+ of 100[01] elements of torch.float64 where rank [01] on"
+    assert re.search(said, job.stderr), job.stderr
 
 
 @pytest.mark.parametrize(

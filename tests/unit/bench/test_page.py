@@ -18,16 +18,17 @@ from distrain.bench.page import (
 def test_ours_is_compared_with_the_best_peer() -> None:
     lines = [
         {"name": "distrain", "ranks": 2, "bytes": 1024, "median_s": 0.002},
+        {"name": "distrain (array)", "ranks": 2, "bytes": 1024, "median_s": 0.001},
         {"name": "mpi", "ranks": 2, "bytes": 1024, "median_s": 0.004},
         {"name": "gloo", "ranks": 2, "bytes": 1024, "median_s": 0.010},
         {"name": "distrain", "ranks": 4, "bytes": 1024, "median_s": 0.003},
         {"name": "mpi", "ranks": 4, "bytes": 1024, "error": "wrong sum", "correct": False},
     ]
     assert allreduce_table(lines).splitlines() == [
-        "| ranks | bytes | distrain | mpi | gloo | ours / best peer |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| 2 | 1.0 KiB | 2 | 4 | 10 | 0.50 |",
-        "| 4 | 1.0 KiB | 3 | - | - |  |",
+        "| ranks | bytes | distrain | distrain (array) | mpi | gloo | ours / best peer |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 2 | 1.0 KiB | 2 | 1 | 4 | 10 | 0.50 |",
+        "| 4 | 1.0 KiB | 3 | - | - | - |  |",
     ]
 
 

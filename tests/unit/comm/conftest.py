@@ -12,6 +12,7 @@ from distrain.comm.board import board
 def wipe() -> None:
     board.step = None
     board.calls.clear()
+    board.quick.clear()
     board.heard.clear()
 
 

@@ -30,9 +30,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "channel.h"
 #include "reduce.h"
 
-#define API __attribute__((visibility("default")))
 #define ABI 1
 #define DEPTH 4 /* slots of an area: so many segments may be on their way at once */
 /* Payloads up to here are given whole. Few ranks can read more from each other than many. */
@@ -41,8 +41,7 @@
 #define LINE 128   /* processors fetch lines in pairs */
 
 enum { GIVEN, SUMMED, DONE, STAGES };
-enum { IDLE, MOVED, COMPLETE, MISMATCH };             /* what advance returns */
-enum { REDUCE = 1, GATHER = 2, WHOLE = 4, FUNCTION = 3 }; /* what a collective does; WHOLE: see above */
+enum { WHOLE = 4, FUNCTION = REDUCE | GATHER }; /* what a collective does; WHOLE: see above */
 
 typedef struct {
     uint32_t collective; /* its number on this channel, from 1 */
@@ -57,7 +56,7 @@ typedef struct {
     signature signatures[SIGNATURES];
 } line;
 
-typedef struct {
+struct channel {
     line *board;
     char *areas;
     int rank, size;
@@ -73,7 +72,7 @@ typedef struct {
     int per_item; /* numbers of an element: 2 for complex ones */
     int odd_rank; /* whose signature differs */
     const void **sources;
-} channel;
+};
 
 typedef struct { size_t begin, length; } span; /* elements of the payload */
 
@@ -311,8 +310,6 @@ static bool wait_for(channel *c, choice w, int spins, int yields, int64_t deadli
     }
 }
 
-/* Work on the running collective for about `work_ns`, and wait for others for at most `wait_ns` of it.
- * Return IDLE (nothing could be done), MOVED, COMPLETE or MISMATCH (see distrain_shared_mismatch). */
 API int distrain_shared_advance(channel *c, int64_t work_ns, int64_t wait_ns, int spins, int yields)
 {
     int64_t begin = 0;
@@ -355,10 +352,6 @@ API int distrain_shared_advance(channel *c, int64_t work_ns, int64_t wait_ns, in
     return COMPLETE;
 }
 
-/* Start a collective on a payload, in place; the one before must be complete. Return as advance does.
- *   per_item  numbers an element: 1, or 2 (complex)
- *   phases    REDUCE: rank r gets the result of part r. GATHER: all ranks get part r of rank r.
- *             Both: an allreduce. */
 API int distrain_shared_begin(channel *c, void *payload, uint64_t count, int type, int per_item, int op,
                               int divisor, int phases)
 {
