@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from distrain.bench.loader_contenders import Unavailable, Workload
 from distrain.data.decode import build_native, indexed, native
@@ -23,7 +22,6 @@ from distrain.data.format import ALIGNMENT, RECORD, Manifest, ShardEntry
 from distrain.data.load import Piece
 from distrain.data.loader import Batch, TrainLoader
 from distrain.data.order import EpochOrder
-from distrain.data.pipeline import Work
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
 
@@ -84,10 +82,7 @@ class _Stopping(TrainLoader):
     def next_epoch(self) -> Iterator[Batch]:
         """Yield the batches of one more epoch."""
         self._epochs += 1
-        return self.epoch(self._epochs - 1)
-
-    def _begin(self, number: int) -> Work[torch.Tensor, Any] | None:  # type: ignore[override]
-        return super()._begin(number) if number < self._epochs * self.steps_per_epoch else None
+        return self.epoch(self._epochs - 1, total=self._epochs * self.steps_per_epoch)
 
 
 class _Timed(Library):

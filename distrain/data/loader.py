@@ -166,20 +166,28 @@ class TrainLoader(_Loader):
         self.steps_per_epoch = self._reading.steps_per_epoch
         self._settings = settings
         self._rank, self._seed, self._windows = rank, seed, windows
+        self._total: int | None = None
         super().__init__(store, settings, engine, True, pinned)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on; beginning in the middle costs nothing extra.
 
         Leaving the iteration early is fine. Towards the end of an epoch the first batches of the
         next one are decoded already.
 
+        Args:
+            epoch: number of the epoch.
+            start_step: of the epoch.
+            total: steps of the whole run, the same on all ranks: there is nothing after them.
+
         Raises:
             DataError: an image cannot be decoded and ``data.on_bad_image`` is ``fail``; it names
                 the image and its shard.
         """
-        for step in range(start_step, self.steps_per_epoch):
-            number = epoch * self.steps_per_epoch + step
+        self._total = total
+        first = epoch * self.steps_per_epoch
+        end = first + self.steps_per_epoch if total is None else min(first + self.steps_per_epoch, total)
+        for number in range(first + start_step, end):
             if self._windows is not None:
                 self._windows.taking(number)
             batch = self._take(number)
@@ -204,12 +212,14 @@ class TrainLoader(_Loader):
         chosen, rule = self._store.records[indices], self._settings.augment
         return train_crops(rule, self._seed, epoch, indices, chosen["width"], chosen["height"])
 
-    def _begin(self, number: int) -> Work[torch.Tensor, _Plan]:
+    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
         """Lay out the batch of step ``number``, counted from the start of epoch 0."""
+        if self._total is not None and number >= self._total:
+            return None
         epoch = number // self.steps_per_epoch
         settings = self._settings
         crops = partial(self._crops, epoch)
-        blobs = self._store.blobs if self._windows is None else self._windows.want(number).blobs
+        blobs = self._store.blobs if self._windows is None else self._windows.want(number, self._total).blobs
 
         def fill(plan: _Plan, part: range, out: np.ndarray) -> np.ndarray:
             piece = slice(part.start, part.stop)

@@ -84,11 +84,20 @@ class Windows:
             self.give_up()
             self._asked_to, self._growth, self._expected = step, 1, step
 
-    def want(self, step: int) -> Window:
-        """Return the window of a step that will be taken, and ask for some that follow."""
-        while self._asked_to <= step + (WINDOWS_IN_ROOM - 1) * self._steps:
+    def want(self, step: int, total: int | None = None) -> Window:
+        """Return the window of a step that will be taken, and ask for some that follow.
+
+        Args:
+            step: counted from the start of epoch 0.
+            total: no step from here on will be taken.
+        """
+        ahead = step + (WINDOWS_IN_ROOM - 1) * self._steps
+        last = ahead if total is None else min(ahead, total - 1)
+        while self._asked_to <= last:
             # After a jump windows begin small, so that the first step waits for itself alone.
             size = min(self._growth, self._steps)
+            if total is not None:
+                size = min(size, total - self._asked_to)
             self._growth = min(2 * self._growth, self._steps)
             window = Window(self._store, range(self._asked_to, self._asked_to + size))
             self._asked_to = window.steps.stop

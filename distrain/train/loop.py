@@ -69,7 +69,7 @@ def batches(loader: TrainLoader, step: int, total: int) -> Iterator[Batch]:
     while step < total:
         epoch, position = divmod(step, loader.steps_per_epoch)
         end = min(total, step + loader.steps_per_epoch - position)
-        for batch in islice(loader.epoch(epoch, position), end - step):
+        for batch in islice(loader.epoch(epoch, position, total), end - step):
             yield batch
             step += 1
         if step < end:

@@ -41,8 +41,8 @@ class TrainLoader(Protocol):
     def wait_seconds(self) -> float:
         """How long the loop has waited for batches so far, accumulated."""
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_step` on."""
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from `start_step` on; none is made ahead past `total` steps of the run."""
 
 
 @dataclass(frozen=True)

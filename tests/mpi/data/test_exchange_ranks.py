@@ -189,6 +189,15 @@ def test_resume_jumps_and_early_ends(start: Callable[..., Job]) -> None:
     assert again == whole
 
 
+def test_nothing_travels_past_the_end_of_the_run(start: Callable[..., Job]) -> None:
+    job = start(apart(), group_nodes=WORLD.size)
+    total = job.loader.steps_per_epoch + 3
+    seen = [len(list(job.loader.epoch(epoch, total=total))) for epoch in (0, 1)]
+    assert seen == [total - 3, 3]
+    if job.windows is not None:
+        assert job.windows._asked_to == total
+
+
 @pytest.mark.parametrize("mode", [{"reshuffle": "local"}, {"reshuffle": "partial", "partial": 0.5}])
 def test_local_and_partial_modes_read_every_image_once(
     start: Callable[..., Job], mode: dict[str, object]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from data_trees import write_tree
 
+from distrain.data.assemble import Assembler
 from distrain.data.convert import Packed, convert
 from distrain.data.decode.engine import DecodeEngine, create
 from distrain.data.format import Manifest
@@ -91,6 +92,21 @@ def test_epochs_follow_each_other_and_may_be_left_early(store: Store) -> None:
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     assert [i for _, _, i in follow] != [i for _, _, i in first]
     loader.close()
+
+
+def test_nothing_is_decoded_past_the_end_of_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    fill = Assembler.fill
+
+    def noted(self: Assembler, indices: np.ndarray, *arguments: object) -> np.ndarray:
+        decoded.extend(indices.tolist())
+        return fill(self, indices, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Assembler, "fill", noted)
+    loader = TrainLoader(store, settings(queue_batches=3), ENGINE, 0, 1, seed=1)
+    seen = [i for epoch in (0, 1) for b in loader.epoch(epoch, total=17) for i in b.indices.tolist()]
+    loader.close()
+    assert sorted(decoded) == sorted(seen) and len(seen) == 17 * 4
 
 
 def test_wrap_fills_the_last_batch_from_the_start(store: Store) -> None:

@@ -42,7 +42,7 @@ class InterruptingLoader(FakeLoader):
         super().__init__(pictures(67), 16)
         self.at, self.act = at, act
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[FakeBatch]:
         for step, batch in enumerate(super().epoch(epoch, start_step), start=start_step):
             if epoch * self.steps_per_epoch + step == self.at:
                 self.act()
@@ -78,7 +78,7 @@ def test_step_time_is_split_by_who_waited(tmp_path: Path) -> None:
     clock = {"comm": 0.0}
 
     class Slow(FakeLoader):
-        def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+        def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[FakeBatch]:
             for batch in super().epoch(epoch, start_step):
                 self.wait_seconds += 50.0  # far longer than the steps really take
                 clock["comm"] += 25.0
@@ -236,7 +236,7 @@ class ShortLoader(FakeLoader):
     def __init__(self) -> None:
         super().__init__(pictures(67), 16)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[FakeBatch]:
         yield from list(super().epoch(epoch, start_step))[:-1]
 
 

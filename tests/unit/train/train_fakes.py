@@ -46,7 +46,7 @@ class FakeLoader:
         self.wait_seconds = 0.0
         self.served: list[tuple[int, int]] = []
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[FakeBatch]:
         order = torch.randperm(len(self.data.labels), generator=torch.Generator().manual_seed(epoch))
         for step in range(start_step, self.steps_per_epoch):
             self.served.append((epoch, step))

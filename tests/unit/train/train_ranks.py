@@ -33,7 +33,7 @@ class Interrupting(FakeLoader):
         super().__init__(pictures(67), 12, RANK, WORLD)
         self.at, self.who, self.act = at, who, act
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
+    def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[FakeBatch]:
         for step, batch in enumerate(super().epoch(epoch, start_step), start=start_step):
             if epoch == 0 and step == self.at and self.who == RANK:
                 self.act()
