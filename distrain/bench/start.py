@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distrain.bench.machines import Machines, why_not
+from distrain.bench.machines import Machines, bytes_per_second, why_not
 from distrain.errors import LaunchError, UsageError
 from distrain.launch import local, machine, mpi
 from distrain.launch.dialects import hostfile_text
@@ -31,6 +31,11 @@ class Emulation:
     count: int
     rails: int = 1
     rate: str = ""
+
+    @property
+    def link_gbit(self) -> float | None:
+        """Gbit/s of a link, which the kernel does not tell of these; None: unlimited."""
+        return bytes_per_second(self.rate) * 8 / 1e9 if self.rate else None
 
 
 def run_ranks(

@@ -106,7 +106,8 @@ def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Choos
             tables = [table for table in tuning.load(path) if table.key.startswith(f"{mpi}; ")]
         except ConfigError as error:
             log.warning("%s; choosing by formula", error)
-    slowest = comm.allreduce(link_speed(interfaces), op=_minimum())
+    told = None if settings.link_gbit is None else payload_rate(settings.link_gbit)
+    slowest = comm.allreduce(told or link_speed(interfaces), op=_minimum())
     speeds = Speeds() if slowest == float("inf") else Speeds(bytes_per_second=slowest)
     return Chooser(settings, mpi, rails, speeds, comm.bcast(tables, root=0))
 
@@ -121,8 +122,13 @@ def link_speed(interfaces: Iterable[str], folder: Path = Path("/sys/class/net"))
             except (OSError, ValueError):
                 continue  # some drivers do not say
             if megabits > 0:
-                found.append(megabits * 1e6 / 8 * TCP_SHARE)
+                found.append(payload_rate(megabits / 1e3))
     return min(found, default=float("inf"))
+
+
+def payload_rate(gbit: float) -> float:
+    """Return the payload bytes a second of a link of so many Gbit/s."""
+    return gbit * 1e9 / 8 * TCP_SHARE
 
 
 def _minimum() -> MPI.Op:

@@ -139,8 +139,10 @@ class Engine:
             return completion.wait()
         begin = time.perf_counter()
         try:
-            if timeout_seconds is None and self._becomes_guest(completion):
-                self._work_as_guest(completion)
+            if self._becomes_guest(completion):
+                self._work_as_guest(completion, timeout_seconds)
+                if timeout_seconds is not None:
+                    timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
             else:
                 with self._changed:
                     self._changed.notify()
@@ -211,11 +213,12 @@ class Engine:
             self._guest_works = completion.operation.waits and completion.operation.is_ready()
             return self._guest_works
 
-    def _work_as_guest(self, completion: Completion) -> None:
+    def _work_as_guest(self, completion: Completion, timeout_seconds: float | None) -> None:
+        end = float("inf") if timeout_seconds is None else time.perf_counter() + timeout_seconds
         try:
             with np.errstate(all="ignore"):
                 pace = Pace()
-                while not completion.is_done:
+                while not completion.is_done and time.perf_counter() < end:
                     self._round(pace)
         except Exception as error:
             self._give_out(self._explained(error))

@@ -112,7 +112,8 @@ class Wire:
             self._roll = Roll(comm, self.first_user_tag - 1, members)
         self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
-        self._plans: dict[tuple[Choice, Collective, int, int], Plan] = {}
+        # The plan and the tags to take. What was chosen stays: choosing costs as much as ten messages.
+        self._plans: dict[tuple[Choice | None, Collective, int, int], tuple[Plan, int]] = {}
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
         self.compiled = (
             messages.library() is not None
@@ -203,17 +204,18 @@ class Wire:
         The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
         about a size would from then on talk past each other without an error.
         """
-        choice = self.chooser.choose(self.nodes, collective, count * itemsize)
-        key = (choice, collective, count, itemsize)
-        schedule = generate(
-            choice.algorithm, self.size, choice.colors, collective=collective, nodes=self.nodes
-        )
+        key = (self.chooser.forced, collective, count, itemsize)
         if key not in self._plans:
+            choice = self.chooser.choose(self.nodes, collective, count * itemsize)
+            schedule = generate(
+                choice.algorithm, self.size, choice.colors, collective=collective, nodes=self.nodes
+            )
             if len(self._plans) >= PLANS_KEPT:
-                oldest = self._plans.pop(next(iter(self._plans)))
+                oldest, _ = self._plans.pop(next(iter(self._plans)))
                 self._programs.pop(id(oldest), None)
-            self._plans[key] = make_plan(schedule, self.rank, count, itemsize, choice.segment_bytes, WINDOW)
-        return self._plans[key], max(schedule.colors, MOST_COLORS) * WINDOW
+            plan = make_plan(schedule, self.rank, count, itemsize, choice.segment_bytes, WINDOW)
+            self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW
+        return self._plans[key]
 
     def _program(self, plan: Plan, itemsize: int) -> Program:
         """Return a plan of `_plan` as tables for C, made once."""

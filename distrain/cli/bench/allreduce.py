@@ -57,6 +57,8 @@ def allreduce(
     if segment is not None:
         settings = settings.model_copy(update={"segment_bytes": parse_bytes(segment)})
     emulation = Emulation(machines, rails, rate) if machines else None
+    if emulation is not None:
+        settings = settings.model_copy(update={"link_gbit": emulation.link_gbit})
     lines: list[dict[str, Any]] = []
     for text in size.split(","):
         arguments = ["--bytes", str(parse_bytes(text)), "--settings", settings.model_dump_json()]

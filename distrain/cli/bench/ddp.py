@@ -45,12 +45,12 @@ def ddp(
             )
     kind, _, length = compute.partition(":")
     seconds = parse_seconds(length) if kind == "sleep" else -1.0
-    settings = CommSettings()
+    emulation = Emulation(machines, rails, rate) if machines else None
+    settings = CommSettings(link_gbit=None if emulation is None else emulation.link_gbit)
     arguments = ["--bytes", str(parse_bytes(size)), "--sleep", str(seconds), "--model", kind]
     arguments += ["--images", str(images), "--names", ",".join(["distrain", *peers])]
     arguments += ["--bucket", str(parse_bytes(bucket) if bucket else settings.bucket_bytes)]
     arguments += ["--iterations", str(iterations), "--settings", settings.model_dump_json()]
-    emulation = Emulation(machines, rails, rate) if machines else None
     lines = run_ranks("distrain.bench.ddp", arguments, ranks, emulation)
     if as_json:
         for line in lines:

@@ -63,6 +63,14 @@ def wire(world: World) -> Iterator[Wire]:
     wire.close()
 
 
+def test_the_slowest_link_that_any_rank_knows_of_holds_for_all(world: World) -> None:
+    settings = CommSettings(link_gbit=1.0 + world.rank)
+    state = runtime.current()
+    chooser = state.engine.call(lambda: make_chooser(state.comm, settings, mpi.library()))
+    assert chooser.speeds is not None
+    assert chooser.speeds.bytes_per_second == pytest.approx(0.957 * 1e9 / 8)
+
+
 def test_sums_are_right_on_both_sides_of_every_border(wire: Wire) -> None:
     seen = set()
     for border in (128, 512, 2048, 8192):

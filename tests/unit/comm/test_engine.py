@@ -101,9 +101,19 @@ def test_an_awaited_operation_that_cannot_wait_itself_runs_in_the_engine_thread(
     gate = Gate([], "a")
     gate.open.set()
     assert engine.wait(engine.submit(gate, awaited=True))
-    late = Ticker([], "b", 3, nothing)
-    assert engine.wait(engine.submit(late, awaited=True), timeout_seconds=LONG)
-    assert late.threads == {"distrain-engine"}
+
+
+def test_a_guest_leaves_at_its_timeout_and_the_engine_goes_on(engine: Engine) -> None:
+    gate = Ticker([], "a", 10**9, lambda: time.sleep(0.001))
+    completion = engine.submit(gate, awaited=True)
+    assert not engine.wait(completion, timeout_seconds=0.02)
+    assert threading.current_thread().name in gate.threads
+    gate.looks = 3
+    assert completion.wait(LONG)  # without a guest: only the engine's own thread is left to look
+    assert "distrain-engine" in gate.threads
+    soon = Ticker([], "b", 3, nothing)
+    assert engine.wait(engine.submit(soon, awaited=True), timeout_seconds=LONG)
+    assert soon.threads == {threading.current_thread().name}
 
 
 def test_an_error_in_a_guest_reaches_everyone_who_waits(codes: list[int]) -> None:
