@@ -38,8 +38,8 @@ class CommSettings(Settings):
     link_gbit: float | None = Field(
         None,
         gt=0,
-        description="Gbit/s of a network port, for the choice of the algorithm; null: as the kernel says of the "
-        "slowest. Set it where the kernel does not know, as on many virtual machines",
+        description="Gbit/s of a network port, for the choice of the algorithm; null: as the kernel says of "
+        "the slowest. Set it where the kernel does not know, as on many virtual machines",
     )
     node_memory: bool = Field(
         True, description="ranks of one node combine in its memory; false: by messages, as between nodes"
