@@ -27,6 +27,6 @@ def train(
     run = load(config, overrides or ())
     if run.comm.sync == "horovod":  # its thread calls MPI beside ours; MPI starts when worker is imported
         os.environ.setdefault("MPI4PY_RC_THREAD_LEVEL", "multiple")
-    from distrain import worker
+    from distrain.worker.run import main
 
-    raise typer.Exit(worker.main(run))
+    raise typer.Exit(main(run))

@@ -25,14 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
     "cli": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch", "bench", "worker"},
 }
-TORCH = ("comm/", "data/loader.py", "data/decode/", "train/", "bench/", "worker.py", "cli/doctor.py")
+TORCH = ("comm/", "data/loader.py", "data/decode/", "train/", "bench/", "worker/", "cli/doctor.py")
 MPI4PY = (
     "comm/",
     "data/store.py",
     "data/memory.py",
     "data/exchange.py",
     "bench/",
-    "worker.py",
+    "worker/",
     "cli/doctor.py",
 )
 LOGIN_NODE = ("ground", "settings", "config", "launch", "schedule")
@@ -42,7 +42,7 @@ def room_of(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
     if len(relative.parts) > 1:
         return "settings" if relative.name == "settings.py" else relative.parts[0]
-    return {"worker.py": "worker", "__main__.py": "cli", "__init__.py": "cli"}.get(relative.name, "ground")
+    return {"__main__.py": "cli", "__init__.py": "cli"}.get(relative.name, "ground")
 
 
 def imports_of(path: Path) -> set[str]:

@@ -18,7 +18,7 @@ import jobs
 
 TRAIN = """
 import os, sys
-from distrain import worker
+from distrain.worker.run import main
 from distrain.comm import mpi
 from distrain.config.load import load
 from distrain.world import World
@@ -32,7 +32,7 @@ mpi.discover_world = two_nodes
 mpi.node_comm = lambda comm: comm.Split(comm.rank, 0)
 for name, options in (("whole", []), ("parts", ["data.group_nodes=2", "data.exchange_window=0.01"])):
     os.environ["DISTRAIN_RUN_DIR"] = f"{folder}/{name}"
-    assert worker.main(load(f"{folder}/run.yaml", options)) == 0
+    assert main(load(f"{folder}/run.yaml", options)) == 0
 """
 RECIPE = """
 name: job

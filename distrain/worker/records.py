@@ -1,0 +1,111 @@
+"""What a rank leaves in the run folder: its log, the environment, and why it failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy
+import torch
+from mpi4py import MPI
+
+import distrain
+from distrain.comm import exits, mpi
+from distrain.config.load import dump
+from distrain.config.schema import RunConfig
+from distrain.errors import DistrainError
+from distrain.launch import failures, run_folder
+from distrain.world import World
+
+log = logging.getLogger("distrain.worker")
+
+_LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def open_folder(config: RunConfig, comm: MPI.Intracomm) -> Path:
+    """Return the run folder: the launcher's, or a new one that rank 0 makes (collective)."""
+    given = os.environ.get("DISTRAIN_RUN_DIR")
+    if given:
+        return Path(given)
+    path: Path | None = None
+    error: DistrainError | None = None
+    if comm.rank == 0:
+        try:
+            folder = run_folder.create(Path(config.launch.runs), config.name)
+            run_folder.record(folder, dump(config), " ".join(sys.argv), {})
+            path = folder.path
+        except DistrainError as found:
+            error = found
+    path, error = comm.bcast((path, error), root=0)
+    if path is None:
+        assert error is not None
+        raise error
+    return path
+
+
+def start_logs(folder: Path, world: World) -> None:
+    """One log file a rank; on stderr all of rank 0's lines and the others' warnings."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
+    to_stderr = logging.StreamHandler()
+    to_stderr.setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
+    to_stderr.addFilter(lambda record: not getattr(record, "file_only", False))
+    prefix = "" if world.rank == 0 else f"rank {world.rank}: "
+    to_file.setFormatter(logging.Formatter(_LOG_LINE))
+    to_stderr.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers[:] = [to_file, to_stderr]
+    logging.captureWarnings(True)
+    log.info("rank %d of %d on %s, process %d", world.rank, world.size, world.hosts[world.rank], os.getpid())
+
+
+def write_environment(folder: Path, world: World, allreduce: str | None = None) -> None:
+    """Write ``environment.json``: versions, which rank runs on which host, and how gradients travel."""
+    facts = {
+        "distrain": distrain.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": numpy.__version__,
+        "mpi": mpi.library(),
+        "system": platform.platform(),
+        "torch_threads": torch.get_num_threads(),
+        "hosts": list(world.hosts),
+        "allreduce": allreduce,
+    }
+    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def keep_failure(error: BaseException, folder: Path, world: World) -> int:
+    """Keep the error where the launcher finds it; return the exit code that the job shall end with."""
+    code = _exit_code(error)
+    expected = isinstance(error, DistrainError)
+    text = str(error) if expected else "".join(traceback.format_exception(error))
+    # Under the launcher, which prints the first failure last, stderr needs no traceback of every rank.
+    kept = {"file_only": "DISTRAIN_RUN_DIR" in os.environ}
+    log.critical("ends the job with exit code %d: %s", code, text, extra=kept)
+    log.critical("%s ends the job", type(error).__name__)
+    record = {"rank": world.rank, "exit_code": code, "traceback": text, "time": time.time()}
+    try:
+        path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record))
+    except OSError as full:  # the disk may be what failed; stderr has the traceback
+        log.error("the failure cannot be kept in %s: %s", folder, full)
+    return code
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return exits.exit_code_of(error.code)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_code if isinstance(error, DistrainError) else 1

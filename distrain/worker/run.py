@@ -1,0 +1,115 @@
+"""One rank's program: wires the rooms together and sees to it that no rank ends alone."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+from mpi4py import MPI
+
+import distrain
+from distrain.comm import exits, mpi, runtime
+from distrain.comm.guest import Guest, submit_bulk
+from distrain.comm.operation import Completion
+from distrain.comm.sync import make_synchroniser
+from distrain.config.load import dump
+from distrain.config.schema import RunConfig
+from distrain.data.exchange import MpiWire
+from distrain.data.room import check_room, free_bytes
+from distrain.data.store import Store
+from distrain.launch import machine
+from distrain.train.device import pick_device
+from distrain.train.loop import train
+from distrain.train.models import create as create_model
+from distrain.train.parts import Parts
+from distrain.worker import records, wiring
+from distrain.world import World
+
+log = logging.getLogger("distrain.worker")
+
+
+def main(config: RunConfig) -> int:
+    """Run this rank from start to end; returns its exit code.
+
+    The launcher says in the environment what the configuration cannot: DISTRAIN_RUN_DIR (the run
+    folder, made by the launcher) and DISTRAIN_RESUME (not empty: go on from its newest checkpoint).
+    Without a launcher rank 0 makes the folder.
+
+    An uncaught error is kept in ``failures/`` of the run folder and ends the job on all ranks.
+    """
+    comm = mpi.initialize()
+    world = mpi.discover_world(comm)
+    exits.install(f"rank {world.rank} on {world.hosts[world.rank]}")
+    folder = records.open_folder(config, comm)
+    records.start_logs(folder, world)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch would take all cores of the node for every rank
+        torch.set_num_threads(max(1, machine.cores() // world.local_size))
+    try:
+        return _run(config, comm, world, folder)
+    except BaseException as error:
+        exits.end_job(records.keep_failure(error, folder, world))
+        raise
+
+
+def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> int:
+    if world.rank == 0:
+        records.write_environment(folder, world)
+    sharing = wiring.share(config, world)
+    if config.data.memory == "node":  # both packs together, before either is loaded
+        check_room("data", sharing.bytes_per_node, free_bytes())
+    node = mpi.node_comm(comm)
+    # MPI belongs to the engine's thread once it runs: the stores are opened before and closed after.
+    room = sharing.room_per_node
+    train_store = Store.open(config.data.train, config.data, node, sharing.train_part(world.rank), room)
+    val_store = Store.open(config.data.val, config.data, node, sharing.val_part(world.rank))
+    wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
+    wiring.check_classes(train_store, val_store, config)
+    distrain.init_process_group(config.comm)
+    if world.rank == 0:
+        allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes)
+        log.info("gradients travel by %s", allreduce)
+        records.write_environment(folder, world, allreduce)
+    synchroniser = make_synchroniser(config.comm)
+    loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire)
+    classes = config.model.num_classes or len(train_store.classes)
+    result = train(
+        Parts(
+            settings=config.train,
+            model=create_model(config.model, classes, config.seed),
+            loader=loader,
+            eval_loader=eval_loader,
+            world=world,
+            device=pick_device(config.train.device, world),
+            folder=folder,
+            global_batch=config.data.batch_per_rank * config.train.accumulate * world.size,
+            seed=config.seed,
+            config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
+            channels_last=config.model.channels_last,
+            bucket_bytes=config.comm.bucket_bytes,
+            synchroniser=synchroniser,
+            exposed_comm_seconds=wiring.accumulated(runtime.current().engine.take_exposed_seconds),
+            skipped_images=lambda: loader.skipped_images + eval_loader.skipped_images,
+            resume=bool(os.environ.get("DISTRAIN_RESUME")),
+        )
+    )
+    # Not in a `finally`: after an error these would wait for ranks that wait for this one. `main` ends
+    # the job instead.
+    loader.close()  # before the engine: images of other nodes may be on their way
+    eval_loader.close()
+    synchroniser.close()
+    distrain.destroy_process_group()
+    if wire is not None:
+        wire.free()
+    train_store.close()
+    val_store.close()
+    node.Free()
+    exits.all_end_with(result.exit_code)  # the loop's ranks stop together
+    return result.exit_code
+
+
+def _submit_bulk(operation: Guest) -> Completion:
+    """Hand an operation of the data to the engine, behind the gradients."""
+    return submit_bulk(runtime.current().engine, operation)

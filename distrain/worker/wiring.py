@@ -1,0 +1,86 @@
+"""From the settings to what a run is made of: who holds what, and the loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distrain.config.schema import RunConfig
+from distrain.data.decode.engine import create as create_decoder
+from distrain.data.exchange import MpiWire
+from distrain.data.format import read_manifest
+from distrain.data.groups import Groups
+from distrain.data.loader import EvalLoader, TrainLoader
+from distrain.data.sharing import Sharing
+from distrain.data.store import Store
+from distrain.errors import ConfigError
+from distrain.world import World
+
+
+def share(config: RunConfig, world: World) -> Sharing:
+    """Work out which node holds which images."""
+    # A rank's batch is what it contributes to one step: all its micro-batches.
+    batch = config.data.batch_per_rank * config.train.accumulate
+    return Sharing(
+        config.data.model_copy(update={"batch_per_rank": batch}),
+        Groups.of(world, config.data.group_nodes),
+        read_manifest(Path(config.data.train)),
+        read_manifest(Path(config.data.val)),
+    )
+
+
+def make_loaders(
+    config: RunConfig,
+    world: World,
+    sharing: Sharing,
+    train_store: Store,
+    val_store: Store,
+    wire: MpiWire | None,
+) -> tuple[TrainLoader, EvalLoader]:
+    """Open what iterates over this rank's batches; `wire` brings images of other nodes, if they travel."""
+    data, rank = sharing.settings, world.rank
+    train_engine = create_decoder(data.engine, train_store.encoding)
+    val_engine = create_decoder(data.engine, val_store.encoding)
+    reading = sharing.reading(train_store, config.seed)
+    windows = None if wire is None else sharing.windows(train_store, reading, rank, wire)
+    return (
+        TrainLoader(
+            train_store, data, train_engine, rank, world.size, config.seed, reading=reading, windows=windows
+        ),
+        EvalLoader(val_store, data, val_engine, sharing.eval_rank(rank), world.size),
+    )
+
+
+def accumulated(take: Callable[[], float]) -> Callable[[], float]:
+    """Turn "since the last call" into "so far"."""
+    total = 0.0
+
+    def so_far() -> float:
+        nonlocal total
+        total += take()
+        return total
+
+    return so_far
+
+
+def check_classes(train_store: Store, val_store: Store, config: RunConfig) -> None:
+    """Make sure that a label means the same in both packs.
+
+    Raises:
+        ConfigError: the packs have different classes, or more than the model.
+    """
+    if train_store.classes != val_store.classes:
+        only = sorted(set(train_store.classes) ^ set(val_store.classes))
+        raise ConfigError(
+            "data.val",
+            f"{config.data.val} has {len(val_store.classes)} classes, {config.data.train} has "
+            f"{len(train_store.classes)}; in one of them only: {', '.join(only[:5]) or 'none'}",
+            "pack both parts from class folders with the same names",
+        )
+    wanted = config.model.num_classes
+    if wanted is not None and wanted < len(train_store.classes):
+        raise ConfigError(
+            "model.num_classes",
+            f"{wanted} is less than the {len(train_store.classes)} classes of {config.data.train}",
+            "leave it out, or raise it",
+        )
