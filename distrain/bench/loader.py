@@ -30,7 +30,7 @@ from distrain.bench.loader_contenders import (
 from distrain.bench.loader_own import Loader
 from distrain.bench.loader_peers import PEERS
 from distrain.data.augment import train_crops
-from distrain.data.format import RAW_HEAD
+from distrain.data.raw_layout import RAW_HEAD
 from distrain.data.settings import AugmentSettings
 from distrain.errors import UsageError, nearest
 

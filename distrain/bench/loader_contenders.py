@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from distrain.data.decode.engine import DecodeEngine
-from distrain.data.format import RAW_HEAD
+from distrain.data.raw_layout import rgb_pixels
 
 CHUNK = 32  # images that one thread decodes in one call
 
@@ -28,7 +28,7 @@ class Workload:
 
     Attributes:
         name: of the set: orig, short256 or raw.
-        blobs: JPEGs, or raw pictures (`RAW_HEAD`, RGB rows).
+        blobs: JPEGs, or raw pictures (`distrain.data.raw_layout`).
         sizes: int32 [N, 2], width and height of each picture.
         crops: int32 [N, 4], (x, y, width, height).
         flips: bool [N].
@@ -134,12 +134,6 @@ def fallback(work: Workload) -> Contender:
     return _InThreads(work, "fallback", True, _by_engine(engine, work.blobs, work))
 
 
-def raw_pixels(blob: bytes) -> np.ndarray:
-    """Return uint8 [H, W, 3] of a raw picture, without a copy."""
-    width, height = RAW_HEAD.unpack_from(blob)
-    return np.frombuffer(blob, np.uint8, offset=RAW_HEAD.size).reshape(height, width, 3)
-
-
 def turbojpeg(work: Workload) -> Contender:
     """Return simplejpeg + OpenCV's bilinear resize: the fastest usual way, without antialiasing."""
     import cv2
@@ -152,7 +146,7 @@ def turbojpeg(work: Workload) -> Contender:
         for blob, crop, flip, image in zip(
             work.blobs[part], work.crops[part].tolist(), work.flips[part], out, strict=True
         ):
-            pixels = raw_pixels(blob) if work.name == "raw" else simplejpeg.decode_jpeg(blob, fastdct=False)
+            pixels = rgb_pixels(blob) if work.name == "raw" else simplejpeg.decode_jpeg(blob, fastdct=False)
             x, y, width, height = crop
             resized = cv2.resize(pixels[y : y + height, x : x + width], side, interpolation=cv2.INTER_LINEAR)
             if flip:
@@ -165,7 +159,7 @@ def turbojpeg(work: Workload) -> Contender:
 
 def pillow(blob: bytes, crop: Sequence[int], flip: bool, side: int, is_raw: bool) -> np.ndarray:
     """Return uint8 [side, side, 3] by Pillow alone: the reference, and what torchvision does on the CPU."""
-    image = Image.fromarray(raw_pixels(blob)) if is_raw else Image.open(io.BytesIO(blob)).convert("RGB")
+    image = Image.fromarray(rgb_pixels(blob)) if is_raw else Image.open(io.BytesIO(blob)).convert("RGB")
     x, y, width, height = crop
     part = image.crop((x, y, x + width, y + height)).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part)

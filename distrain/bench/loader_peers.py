@@ -187,11 +187,11 @@ class _Pixels:
     def __getitem__(self, index: int) -> tuple[np.ndarray]:
         from PIL import Image
 
-        from distrain.bench.loader_contenders import raw_pixels
+        from distrain.data.raw_layout import rgb_pixels
 
         blob = self._work.blobs[index]
         if self._work.name == "raw":
-            return (raw_pixels(blob),)
+            return (rgb_pixels(blob),)
         return (np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")),)
 
 

@@ -17,10 +17,11 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from distrain.data.decode.indexed import index
-from distrain.data.format import RAW_HEAD
 from distrain.data.lossless import to_baseline
+from distrain.data.raw_layout import RAW_ENCODINGS, to_raw, to_yuv420
 from distrain.errors import DataError
 
+ENCODINGS = ("jpeg", *RAW_ENCODINGS)
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BASELINE = 0xC0
 _NOT_BASELINE = "JPEG not baseline"
@@ -38,7 +39,7 @@ class Options:
     Attributes:
         short_side: images whose short side is longer are shrunk to it, in pixels; 0: never.
         quality: of JPEG encoding, 1 to 100.
-        encoding: ``jpeg`` or ``raw`` (uint8 RGB, row by row).
+        encoding: ``jpeg``, ``yuv420`` (planes) or ``raw`` (RGB rows), see `distrain.data.raw_layout`.
         index: store JPEG with an index, with which the native decoder reads only what a crop needs.
         dedup: which near-duplicates are left out, e.g. ``phash:4``; empty: none.
     """
@@ -196,9 +197,8 @@ def _shrink(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def _encode(image: Image.Image, options: Options) -> bytes:
-    if options.encoding == "raw":
-        pixels = image.convert("RGB")
-        return RAW_HEAD.pack(*pixels.size) + pixels.tobytes()
+    if options.encoding != "jpeg":
+        return to_raw(image) if options.encoding == "raw" else to_yuv420(image)
     if max(image.size) > _SIDE_LIMIT:
         raise Unusable(f"{image.width}x{image.height} pixels are more than a JPEG can hold")
     out = io.BytesIO()

@@ -8,7 +8,6 @@ details. This file needs neither torch nor MPI, so a login node can read manifes
 
 from __future__ import annotations
 
-import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ MAGIC = b"DISTRAIN"
 VERSION = 1
 ALIGNMENT = 64  # a cache line: decoders may use aligned vector loads
 MANIFEST = "manifest.json"
-RAW_HEAD = struct.Struct("<II")  # width, height: in front of the pixels of an image of encoding raw
 
 HEADER = np.dtype(
     [
@@ -87,7 +85,7 @@ class Manifest(_Model):
         count: images in all.
         classes: names of the classes; the label of an image is a position in this list.
         class_counts: images of each class.
-        encoding: ``jpeg``, ``jpeg-indexed`` or ``raw``.
+        encoding: ``jpeg``, ``jpeg-indexed``, ``yuv420`` or ``raw``.
         options: what the pack was made with.
         converted: how many images were re-encoded, by reason.
         skipped: source files that were left out.

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from distrain.data.convert import Options
+from distrain.data.convert import ENCODINGS, Options
 from distrain.data.decode.engine import native_or_reason
 from distrain.data.dedup import Found, Rule, find_once, without
 from distrain.data.format import MANIFEST, Duplicate, Manifest, shard_name
@@ -114,8 +114,9 @@ def _check_options(options: Options, workers: int) -> None:
         raise UsageError(
             "--short-side", f"{options.short_side} is negative", "give pixels, or 0 for no resize"
         )
-    if options.encoding not in ("jpeg", "raw"):
-        raise UsageError("--encoding", f"{options.encoding!r} is no encoding", "use jpeg or raw")
+    if options.encoding not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
+        raise UsageError("--encoding", f"{options.encoding!r} is no encoding", f"use one of {known}")
     if options.index:
         _check_index(options)
     if options.dedup:

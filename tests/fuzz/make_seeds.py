@@ -1,4 +1,4 @@
-"""Write the seeds of the decoder's fuzzer: small JPEGs of all kinds, plain and indexed.
+"""Write the seeds of the decoder's fuzzer: small JPEGs of all kinds, plain and indexed, and raw pictures.
 
 Usage: python tests/fuzz/make_seeds.py FOLDER
 """
@@ -12,8 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "data" / "decode_native"))
 
 from jpeg_pictures import SUBSAMPLINGS, encode, pink_picture
+from PIL import Image
 
 from distrain.data.decode import indexed
+from distrain.data.raw_layout import to_raw, to_yuv420
 
 
 def seeds() -> list[bytes]:
@@ -30,6 +32,11 @@ def seeds() -> list[bytes]:
         made += [arguments + jpeg, arguments + blob]
     restarts = encode(pink_picture(1, 50, 40), restart_marker_blocks=2)
     made.append(struct.pack("<4hBB", 0, 0, 0, 0, 16, 32) + restarts)
+    for number, (width, height) in enumerate(((1, 1), (2, 3), (17, 9), (40, 31))):
+        image = Image.fromarray(pink_picture(number, width, height))
+        for crop in ((0, 0, width, height), (width // 2, height // 2, 1, 1)):
+            arguments = struct.pack("<4hBB", *crop, 15 + 7 * number, 21 + 5 * number)
+            made += [arguments + to_raw(image), arguments + to_yuv420(image)]
     return made
 
 

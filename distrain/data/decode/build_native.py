@@ -17,9 +17,10 @@ __all__ = ["LIBRARY", "BuildError", "build", "compile_objects", "find_compiler",
 SOURCES = Path(__file__).with_name("csrc")
 LIBRARY = Path(__file__).with_name("_native.so")
 
-PLAIN_FILES = ("header", "huffman", "blob", "taps", "raw", "decoder")
+PLAIN_FILES = ("header", "huffman", "blob", "raw", "decoder")
 FLAGS = (*native_build.FLAGS, "-Wno-psabi")
 AVX2_FLAGS = ("-mavx2", "-mbmi", "-mbmi2", "-mlzcnt")
+KERNELS = {"portable": (), "avx2": AVX2_FLAGS, "avx512": (*AVX2_FLAGS, "-mavx512f", "-mavx512bw")}
 
 
 def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence[str] = ()) -> list[Path]:
@@ -35,7 +36,7 @@ def compile_objects(compiler: Sequence[str], folder: Path, extra_flags: Sequence
     """
     machine = run([*compiler, "-dumpmachine"])
     has_avx2 = machine.startswith(("x86_64", "amd64"))
-    kernels = {"portable": (), "avx2": AVX2_FLAGS} if has_avx2 else {"portable": ()}
+    kernels = KERNELS if has_avx2 else {"portable": ()}
     shared = [*compiler, *FLAGS, *extra_flags, *(["-DDISTRAIN_HAVE_AVX2"] if has_avx2 else [])]
     jobs: list[tuple[str, str, tuple[str, ...]]] = [(name, name, ()) for name in PLAIN_FILES]
     for kernel, flags in kernels.items():

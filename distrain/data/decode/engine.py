@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from distrain.data.raw_layout import RAW_ENCODINGS
 from distrain.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("distrain.data")
@@ -112,7 +113,7 @@ def _native() -> DecodeEngine:
     return found
 
 
-_ENCODINGS = ("jpeg", "jpeg-indexed", "raw")
+_ENCODINGS = ("jpeg", "jpeg-indexed", *RAW_ENCODINGS)
 _JPEG_ENGINES: dict[str, Callable[[], DecodeEngine]] = {
     "auto": _auto,
     "native": _native,
@@ -125,8 +126,8 @@ def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
 
     Args:
         name: ``auto`` (native where it was built, else turbojpeg), ``native`` or ``turbojpeg``.
-            For raw packs the last means Pillow.
-        encoding: ``jpeg``, ``jpeg-indexed`` or ``raw``, as the manifest of the pack says.
+            For packs of pixels the last means Pillow.
+        encoding: ``jpeg``, ``jpeg-indexed``, ``raw`` or ``yuv420``, as the manifest of the pack says.
 
     Raises:
         ConfigError: no such engine, or ``native`` was asked for and is not built.
@@ -143,14 +144,14 @@ def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
         raise DataError(
             "manifest.json", f"encoding={encoding!r} is not one of {known}", "pack the data set again"
         )
-    return _raw(name) if encoding == "raw" else _JPEG_ENGINES[name]()
+    return _raw(name, encoding) if encoding in RAW_ENCODINGS else _JPEG_ENGINES[name]()
 
 
-def _raw(name: str) -> DecodeEngine:
+def _raw(name: str, encoding: str) -> DecodeEngine:
     from distrain.data.decode.native import load_raw
     from distrain.data.decode.raw import RawEngine
 
     if name == "turbojpeg" or (name == "auto" and isinstance(native_or_reason(), str)):
-        return RawEngine()
+        return RawEngine(encoding)
     _native()  # raises where it is not built
-    return load_raw()
+    return load_raw(encoding)

@@ -12,7 +12,8 @@ import numpy as np
 
 from distrain.data.decode import build_native
 
-_ABI = 4  # of csrc/decoder.c; a library of another version is not used
+KERNELS = {"best": 0, "portable": 1, "avx2": 2}  # as csrc/decoder.c numbers them
+_ABI = 5  # of csrc/decoder.c; a library of another version is not used
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _REBUILD = "run `python -m distrain.data.decode.build_native`"
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -23,7 +24,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "status_text": (ctypes.c_char_p, [_INT]),
     "status_is_unsupported": (_INT, [_INT]),
     "decode_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
-    "resize_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
+    "resize_batch": (_INT, [_POINTER, _INT, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
     "image_size": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
     "index_bound": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
     "index": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),
@@ -41,13 +42,13 @@ class Library:
 
     Args:
         path: the shared library.
-        portable: do without the processor's extensions (tests compare both ways).
+        kernel: ``best``, or only up to ``avx2`` or ``portable`` (tests compare them).
 
     Raises:
         RuntimeError: the library is missing, cannot be loaded or is of another version.
     """
 
-    def __init__(self, path: Path, portable: bool = False) -> None:
+    def __init__(self, path: Path, kernel: str = "best") -> None:
         if not path.exists():
             raise RuntimeError(_why_missing())
         try:
@@ -60,7 +61,7 @@ class Library:
             self.functions[name].argtypes = arguments
         if self.functions["abi"]() != _ABI:
             raise RuntimeError(f"{path} was built from another version; {_REBUILD}")
-        self.portable = portable
+        self.kernel = KERNELS[kernel]
         self._local = threading.local()
 
     def decoder(self) -> int:
@@ -79,7 +80,7 @@ class _Handle:
     """Owns one C decoder."""
 
     def __init__(self, library: Library) -> None:
-        address = library.functions["decoder_new"](library.portable)
+        address = library.functions["decoder_new"](library.kernel)
         if not address:
             raise MemoryError("native decoder: no memory for its tables")
         self.address: int = address
@@ -90,13 +91,13 @@ class _Handle:
 
 
 @functools.cache
-def library(portable: bool = False) -> Library:
+def library(kernel: str = "best") -> Library:
     """Return the shared library, loaded once a process.
 
     Raises:
         RuntimeError: it is not built or not usable; the text says why.
     """
-    return Library(build_native.LIBRARY, portable)
+    return Library(build_native.LIBRARY, kernel)
 
 
 def bytes_of(blob: memoryview | bytes) -> np.ndarray:

@@ -15,6 +15,8 @@ from distrain.data.decode.engine import DecodeEngine, DecodeError
 from distrain.data.decode.indexed import is_indexed, to_jpeg
 from distrain.data.decode.library import Library, build_info, library
 from distrain.data.decode.native_batch import BatchArguments
+from distrain.data.raw_layout import RAW_ENCODINGS
+from distrain.errors import DataError
 
 __all__ = ["NativeEngine", "NativeRawEngine", "build_info", "load", "load_raw"]
 
@@ -58,29 +60,33 @@ class NativeEngine:
         from distrain.data.decode.turbojpeg import TurboJpegEngine
 
         one = slice(position, position + 1)
-        jpeg = memoryview(to_jpeg(blob) if is_indexed(blob) else blob)
         try:
+            jpeg = memoryview(to_jpeg(blob) if is_indexed(blob) else blob)
             TurboJpegEngine().decode_batch([jpeg], batch.crops[one], batch.flips[one], batch.out[one])
         except DecodeError as error:
             raise DecodeError(position, f"{reason}; turbojpeg says: {error.reason}") from error
+        except DataError as error:
+            raise DecodeError(position, f"{reason}; {error.problem}") from error
 
 
 class NativeRawEngine:
-    """A `DecodeEngine` for packs of raw pixels that runs in C.
+    """A `DecodeEngine` for packs of pixels that runs in C.
 
     Args:
         library: the loaded shared library.
+        encoding: ``raw`` (RGB rows) or ``yuv420`` (planes), see `distrain.data.raw_layout`.
     """
 
     name = "native"
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, encoding: str = "raw") -> None:
         self._library = library
+        self._layout = RAW_ENCODINGS.index(encoding)
 
     def decode_batch(
         self, blobs: Sequence[memoryview | bytes], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
     ) -> None:
-        """Crop, resize and mirror raw pictures (width and height as u32, then RGB rows) into ``out``.
+        """Crop, resize and mirror raw pictures into ``out`` (see `DecodeEngine`).
 
         Raises:
             DecodeError: a blob is not as long as its head says, or a crop is not inside its picture.
@@ -90,7 +96,7 @@ class NativeRawEngine:
             return
         batch = BatchArguments(blobs, crops, flips, out)
         resize = self._library.functions["resize_batch"]
-        if resize(self._library.decoder(), *batch.images, *batch.rest):
+        if resize(self._library.decoder(), self._layout, *batch.images, *batch.rest):
             position = int(np.flatnonzero(batch.status)[0])
             raise DecodeError(position, self._library.text(int(batch.status[position])))
 
@@ -104,10 +110,10 @@ def load() -> DecodeEngine:
     return NativeEngine(library())
 
 
-def load_raw() -> DecodeEngine:
-    """Return the native engine for raw pictures.
+def load_raw(encoding: str = "raw") -> DecodeEngine:
+    """Return the native engine for raw pictures of an encoding, ``raw`` or ``yuv420``.
 
     Raises:
         RuntimeError: the shared library is not built or not usable; the text says why.
     """
-    return NativeRawEngine(library())
+    return NativeRawEngine(library(), encoding)

@@ -1,4 +1,4 @@
-"""Images that are stored as pixels: width and height (little-endian, 32 bits each), then RGB rows."""
+"""Images that are stored as pixels, by Pillow alone: where the native engine was not built."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import numpy as np
 
 from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.resample import crop_resize
-from distrain.data.format import RAW_HEAD
+from distrain.data.raw_layout import rgb_pixels, yuv420_pixels
 
 
 class RawEngine:
-    """Crops and resizes raw images straight from the store's memory."""
+    """Crops and resizes raw images straight from the store's memory.
+
+    Args:
+        encoding: ``raw`` or ``yuv420``, see `distrain.data.raw_layout`.
+    """
 
     name = "raw"
+
+    def __init__(self, encoding: str = "raw") -> None:
+        self._pixels = yuv420_pixels if encoding == "yuv420" else rgb_pixels
 
     def decode_batch(
         self, blobs: Sequence[memoryview], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
@@ -22,16 +29,6 @@ class RawEngine:
         """See `DecodeEngine.decode_batch`."""
         for position, blob in enumerate(blobs):
             try:
-                crop_resize(_pixels(blob), crops[position], bool(flips[position]), out[position])
+                crop_resize(self._pixels(blob), crops[position], bool(flips[position]), out[position])
             except ValueError as error:
                 raise DecodeError(position, str(error)) from None
-
-
-def _pixels(blob: memoryview) -> np.ndarray:
-    """Return the pixels uint8 [H, W, 3] of a raw image, without a copy."""
-    if len(blob) < RAW_HEAD.size:
-        raise ValueError(f"{len(blob)} bytes are no raw image")
-    width, height = RAW_HEAD.unpack_from(blob)
-    if len(blob) != RAW_HEAD.size + width * height * 3:
-        raise ValueError(f"{len(blob)} bytes are not those of {width}x{height} raw pixels")
-    return np.frombuffer(blob, np.uint8, offset=RAW_HEAD.size).reshape(height, width, 3)

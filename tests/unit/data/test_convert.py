@@ -11,7 +11,7 @@ from data_trees import jpeg, picture
 from PIL import Image
 
 from distrain.data.convert import Options, Unusable, convert
-from distrain.data.format import RAW_HEAD
+from distrain.data.raw_layout import RAW_HEAD
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

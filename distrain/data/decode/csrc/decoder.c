@@ -49,8 +49,8 @@ static bool is_smoothed(const Frame *frame)
 }
 
 /* Filters of both axes, for each component. */
-static Status build_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
-                         int height, const Taps *rows[], const Taps *columns[])
+Status frame_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
+                  int height, const Taps *rows[], const Taps *columns[])
 {
     bool smooth = is_smoothed(frame), half_rows = frame->v == 2, half_columns = frame->h == 2;
     for (int i = 0; i < frame->components; i++) {
@@ -59,10 +59,10 @@ static Status build_taps(Decoder *decoder, const Frame *frame, const int32_t cro
     }
     Axis vertical = {crop[1], crop[3], height, false, (frame->height + 1) / 2, smooth};
     Axis horizontal = {crop[0], crop[2], width, mirror, (frame->width + 1) / 2, smooth};
-    Status status = taps_build(&vertical, &decoder->rows[0], half_rows ? &decoder->rows[1] : NULL);
+    Status status = decoder->kernel->taps_build(&vertical, &decoder->rows[0], half_rows ? &decoder->rows[1] : NULL);
     if (status != STATUS_OK)
         return status;
-    return taps_build(&horizontal, &decoder->columns[0], half_columns ? &decoder->columns[1] : NULL);
+    return decoder->kernel->taps_build(&horizontal, &decoder->columns[0], half_columns ? &decoder->columns[1] : NULL);
 }
 
 /* The MCUs that hold all samples which the filters read. */
@@ -102,8 +102,8 @@ static Status reserve_planes(Decoder *decoder, const Frame *frame, McuRange regi
 }
 
 /* The pass over rows of one plane. The result has a row of rows->outputs for each column. */
-static Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
-                             const Taps *columns, HalfResized *half)
+Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
+                      const Taps *columns, HalfResized *half)
 {
     int width = columns->last - columns->first;
     int16_t *out = (int16_t *)buffer_reserve(
@@ -148,7 +148,7 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
         return status;
     if (!crop_is_inside(crop, frame.width, frame.height))
         return STATUS_BAD_CROP;
-    status = build_taps(decoder, &frame, crop, mirror, width, height, rows, columns);
+    status = frame_taps(decoder, &frame, crop, mirror, width, height, rows, columns);
     if (status != STATUS_OK)
         return status;
     McuRange region = needed_mcus(&frame, rows, columns);
@@ -164,27 +164,34 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     return STATUS_OK;
 }
 
-static const Kernel *best_kernel(bool portable)
+/* Which kernels a decoder may use; library.py knows these numbers. */
+enum { KERNEL_BEST, KERNEL_PORTABLE, KERNEL_AVX2 };
+
+static const Kernel *best_kernel(int allowed)
 {
 #ifdef DISTRAIN_HAVE_AVX2
-    if (!portable && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    if (allowed == KERNEL_BEST && avx2 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw"))
+        return &kernel_avx512;
+    if (allowed != KERNEL_PORTABLE && avx2)
         return &kernel_avx2;
 #endif
-    (void)portable;
+    (void)allowed;
     return &kernel_portable;
 }
 
 /* Goes up with every change of these functions; native.py compares. */
-EXPORT int distrain_abi(void) { return 4; }
+EXPORT int distrain_abi(void) { return 5; }
 
-/* A decoder for one thread, NULL when memory is out. portable: without the processor's extensions. */
-EXPORT Decoder *distrain_decoder_new(int portable)
+/* A decoder for one thread, NULL when memory is out. kernel: KERNEL_BEST or the best one allowed. */
+EXPORT Decoder *distrain_decoder_new(int kernel)
 {
     Decoder *decoder = aligned_alloc(64, (sizeof(Decoder) + 63) / 64 * 64);
     if (decoder == NULL)
         return NULL;
     memset(decoder, 0, sizeof *decoder);
-    decoder->kernel = best_kernel(portable);
+    decoder->kernel = best_kernel(kernel);
     return decoder;
 }
 
@@ -212,7 +219,7 @@ EXPORT void distrain_decoder_free(Decoder *decoder)
     free(decoder);
 }
 
-EXPORT const char *distrain_kernel_name(int portable) { return best_kernel(portable)->name; }
+EXPORT const char *distrain_kernel_name(int kernel) { return best_kernel(kernel)->name; }
 
 EXPORT const char *distrain_status_text(int status)
 {

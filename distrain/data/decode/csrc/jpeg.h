@@ -8,12 +8,12 @@
  *   entropy.h   bits -> the 64 coefficients of a block
  *   idct.h      coefficients -> 8 x 8 samples
  *   kernel.c    the blocks that a crop needs -> one plane of samples a component
- *   taps.c      crop and output size -> weights of the resize
+ *   taps.h      crop and output size -> weights of the resize
  *   resample.h  planes -> planes of the output's size (antialiased); colour.h -> RGB
  *   decoder.c   one image from end to end, and the functions that Python calls
- *   raw.c       the same for pictures that are stored as pixels
+ *   raw.c       the same for pictures that are stored as pixels, RGB or YCbCr
  *
- * kernel.c is compiled twice, for any processor and for AVX2; both give the same bits.
+ * kernel.c is compiled three times, for any processor, AVX2 and AVX-512; all give the same bits.
  * "T.81" in comments is ITU-T Rec. T.81 (1992), the JPEG standard.
  */
 #ifndef DISTRAIN_JPEG_H
@@ -30,7 +30,7 @@ enum {
     MAX_SIDE = 4096,    /* longest side of an output */
     MAX_TAPS = 1024,    /* widest filter: one output pixel averages at most 512 source pixels an axis */
     SCAN_PADDING = 16,  /* readable bytes behind every scan: the bit reader loads 8 bytes at a time */
-    LANES = 16          /* planes are padded to multiples of this, so that vector loops need no tails */
+    LANES = 32          /* of the widest vectors: planes are padded to multiples of it, so that loops need no tails */
 };
 
 typedef enum {
@@ -110,9 +110,9 @@ typedef struct {
     int16_t dc[MAX_COMPONENTS];
 } Checkpoint;
 
-/* Decoded samples. data points at sample (x, y) = (left, top) of the component. */
+/* Samples, decoded or stored as they are. data points at sample (x, y) = (left, top) of the component. */
 typedef struct {
-    uint8_t *data;
+    uint8_t *data; /* only decode_region writes */
     ptrdiff_t stride;
     int left, top, width, height;
 } Plane;
@@ -159,6 +159,7 @@ typedef struct {
     const char *name;
     Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
     Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
+    Status (*taps_build)(const Axis *, TapStore *full, TapStore *half);
     void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
     void (*finish)(const HalfResized *, int kind, int width, int height, uint8_t *out);
 } Kernel;
@@ -166,7 +167,7 @@ typedef struct {
 enum { COLOUR_YCC, COLOUR_RGB, COLOUR_GREY };
 
 extern const Kernel kernel_portable;
-extern const Kernel kernel_avx2; /* only linked on x86-64 */
+extern const Kernel kernel_avx2, kernel_avx512; /* only linked on x86-64 */
 
 /* One decoder: tables and scratch memory. Not shared between threads at the same time. */
 typedef struct Decoder {
@@ -185,6 +186,14 @@ bool crop_is_inside(const int32_t crop[4], int width, int height);
 /* decoder.c: room for size bytes, aligned to 64; NULL when memory is out. Old contents are lost. */
 uint8_t *buffer_reserve(Buffer *buffer, size_t size);
 
+/* decoder.c: the filters of both axes for each component of a picture; decoder->rows and ->columns own them. */
+Status frame_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
+                  int height, const Taps *rows[], const Taps *columns[]);
+
+/* decoder.c: the pass over rows of one plane. The result has a row of rows->outputs for each column. */
+Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
+                      const Taps *columns, HalfResized *half);
+
 /* header.c */
 Status header_read(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *frame);
 Status header_copy(const uint8_t *bytes, size_t header_size, uint8_t *out, size_t *out_size);
@@ -195,9 +204,6 @@ Status huffman_build(HuffmanTable *table, const uint8_t *counts, const uint8_t *
 
 /* blob.c: the last checkpoint at or before an MCU column (the kernels need it) */
 void checkpoint_read(const Scan *scan, const Frame *frame, int row, int column, Checkpoint *found);
-
-/* taps.c */
-Status taps_build(const Axis *axis, TapStore *full, TapStore *half);
 
 static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 

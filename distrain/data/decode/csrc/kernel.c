@@ -9,6 +9,7 @@
 #include "idct.h"
 #include "jpeg.h"
 #include "resample.h"
+#include "taps.h"
 
 static McuPlan mcu_plan(const Frame *frame)
 {
@@ -214,4 +215,5 @@ static Status index_scan(const Frame *frame, const Scan *scan, uint8_t *checkpoi
     return STATUS_OK;
 }
 
-const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, resample_rows, finish};
+const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, taps_build, resample_rows,
+                                finish};

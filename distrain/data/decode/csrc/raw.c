@@ -1,14 +1,27 @@
 /* Crop, antialiased resize and mirror of pictures that are stored as pixels: width and height (u32,
- * little-endian), then rows of interleaved RGB.
+ * little-endian), then one of
  *
- * The pass over rows does not care what a column is: it runs on the bytes as they are stored. In its
- * result every third row belongs to the same colour, which the pass over columns reads with three times
+ *   LAYOUT_RGB     rows of interleaved RGB
+ *   LAYOUT_YUV420  the planes of a 4:2:0 JPEG: Y, then Cb and Cr with a sample for 2 x 2 pixels (uneven
+ *                  sides rounded up), then LANES zero bytes, which vector loops may read
+ *
+ * YCbCr takes half the bytes of RGB and goes the way of a decoded JPEG: only the output's pixels get
+ * colours.
+ *
+ * With RGB the pass over rows does not care what a column is: it runs on the bytes as they are stored. In
+ * its result every third row belongs to the same colour, which the pass over columns reads with three times
  * the stride. Nothing is ever sorted into planes. */
 #include <string.h>
 
 #include "jpeg.h"
 
+enum { LAYOUT_RGB, LAYOUT_YUV420 };
 enum { COLOURS = 3, HEAD = 8, MAX_PICTURE_SIDE = 1 << 16 };
+
+/* What one call makes of every picture. */
+typedef struct {
+    int layout, width, height;
+} Wanted;
 
 /* Start loading the crop into the cache. Raw pictures come from main memory, and the pass over rows reads
  * narrow strips: row by row, as here, the memory delivers twice as fast. */
@@ -41,28 +54,20 @@ static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int wi
     return copy;
 }
 
-static Status resize_image(Decoder *decoder, const uint8_t *bytes, size_t size, const int32_t crop[4],
-                           bool mirror, int width, int height, uint8_t *out)
+static Status resize_rgb(Decoder *decoder, const uint8_t *pixels, int source_width, int source_height,
+                         const int32_t crop[4], bool mirror, const Wanted *wanted, uint8_t *out)
 {
-    uint32_t source_width = size < HEAD ? 0 : load_u32(bytes);
-    uint32_t source_height = size < HEAD ? 0 : load_u32(bytes + 4);
-    if (source_width < 1 || source_height < 1 || source_width > MAX_PICTURE_SIDE ||
-        source_height > MAX_PICTURE_SIDE || size - HEAD != (size_t)source_width * source_height * COLOURS)
-        return STATUS_BAD_PIXELS;
-    if (!crop_is_inside(crop, (int)source_width, (int)source_height))
-        return STATUS_BAD_CROP;
-    Axis vertical = {.crop_start = crop[1], .crop_length = crop[3], .outputs = height};
-    Axis horizontal = {.crop_start = crop[0], .crop_length = crop[2], .outputs = width, .mirror = mirror};
-    Status status = taps_build(&vertical, &decoder->rows[0], NULL);
+    Axis vertical = {.crop_start = crop[1], .crop_length = crop[3], .outputs = wanted->height};
+    Axis horizontal = {.crop_start = crop[0], .crop_length = crop[2], .outputs = wanted->width, .mirror = mirror};
+    Status status = decoder->kernel->taps_build(&vertical, &decoder->rows[0], NULL);
     if (status == STATUS_OK)
-        status = taps_build(&horizontal, &decoder->columns[0], NULL);
+        status = decoder->kernel->taps_build(&horizontal, &decoder->columns[0], NULL);
     if (status != STATUS_OK)
         return status;
     const Taps *rows = &decoder->rows[0].taps, *columns = &decoder->columns[0].taps;
     int row_bytes = crop[2] * COLOURS;
     ptrdiff_t stride;
-    const uint8_t *first =
-        crop_bytes(decoder, bytes + HEAD, (int)source_width, (int)source_height, crop, &stride);
+    const uint8_t *first = crop_bytes(decoder, pixels, source_width, source_height, crop, &stride);
     int16_t *half = (int16_t *)buffer_reserve(
         &decoder->half[0], (size_t)round_up(row_bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
     if (first == NULL || half == NULL)
@@ -73,20 +78,63 @@ static Status resize_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
         halves.data[i] = half + (ptrdiff_t)i * rows->outputs;
         halves.columns[i] = columns;
     }
-    decoder->kernel->finish(&halves, COLOUR_RGB, width, height, out);
+    decoder->kernel->finish(&halves, COLOUR_RGB, wanted->width, wanted->height, out);
     return STATUS_OK;
 }
 
-/* Resize `count` raw pictures into out, as distrain_decode_batch does for JPEGs. */
-EXPORT int distrain_resize_batch(Decoder *decoder, int count, const uint8_t *const *images,
+static Status resize_yuv420(Decoder *decoder, const uint8_t *samples, int source_width, int source_height,
+                            const int32_t crop[4], bool mirror, const Wanted *wanted, uint8_t *out)
+{
+    Frame frame = {.width = source_width, .height = source_height, .components = 3, .h = 2, .v = 2};
+    const Taps *rows[MAX_COMPONENTS], *columns[MAX_COMPONENTS];
+    Status status = frame_taps(decoder, &frame, crop, mirror, wanted->width, wanted->height, rows, columns);
+    HalfResized half;
+    for (int i = 0; status == STATUS_OK && i < COLOURS; i++) {
+        int width = i == 0 ? source_width : (source_width + 1) / 2;
+        int height = i == 0 ? source_height : (source_height + 1) / 2;
+        Plane plane = {.data = (uint8_t *)samples, .stride = width, .width = width, .height = height};
+        fetch_rows(samples + (ptrdiff_t)rows[i]->first * width + columns[i]->first,
+                   (size_t)(columns[i]->last - columns[i]->first), width, rows[i]->last - rows[i]->first);
+        status = resample_plane(decoder, i, &plane, rows[i], columns[i], &half);
+        samples += (size_t)width * (size_t)height;
+    }
+    if (status == STATUS_OK)
+        decoder->kernel->finish(&half, COLOUR_YCC, wanted->width, wanted->height, out);
+    return status;
+}
+
+/* Bytes behind the head of a picture. */
+static size_t picture_size(int layout, size_t width, size_t height)
+{
+    if (layout == LAYOUT_RGB)
+        return width * height * COLOURS;
+    return width * height + 2 * ((width + 1) / 2) * ((height + 1) / 2) + LANES;
+}
+
+static Status resize_image(Decoder *decoder, const uint8_t *bytes, size_t size, const int32_t crop[4],
+                           bool mirror, const Wanted *wanted, uint8_t *out)
+{
+    uint32_t width = size < HEAD ? 0 : load_u32(bytes), height = size < HEAD ? 0 : load_u32(bytes + 4);
+    if (width < 1 || height < 1 || width > MAX_PICTURE_SIDE || height > MAX_PICTURE_SIDE ||
+        size - HEAD != picture_size(wanted->layout, width, height))
+        return STATUS_BAD_PIXELS;
+    if (!crop_is_inside(crop, (int)width, (int)height))
+        return STATUS_BAD_CROP;
+    return (wanted->layout == LAYOUT_RGB ? resize_rgb : resize_yuv420)(
+        decoder, bytes + HEAD, (int)width, (int)height, crop, mirror, wanted, out);
+}
+
+/* Resize `count` raw pictures of one layout into out, as distrain_decode_batch does for JPEGs. */
+EXPORT int distrain_resize_batch(Decoder *decoder, int layout, int count, const uint8_t *const *images,
                                  const size_t *sizes, const int32_t *crops, const uint8_t *flips, int width,
                                  int height, uint8_t *out, int32_t *status)
 {
     bool fits = width >= 1 && width <= MAX_SIDE && height >= 1 && height <= MAX_SIDE;
+    Wanted wanted = {layout, width, height};
     int failures = 0;
     for (int i = 0; i < count; i++) {
         status[i] = fits ? (int32_t)resize_image(decoder, images[i], sizes[i], crops + 4 * i, flips[i] != 0,
-                                                 width, height, out + (size_t)i * (size_t)(width * height) * 3)
+                                                 &wanted, out + (size_t)i * (size_t)(width * height) * 3)
                          : STATUS_BAD_OUTPUT;
         failures += status[i] != STATUS_OK;
     }

@@ -9,22 +9,24 @@
 
 #include "lanes.h"
 
-/* Sixteen neighbouring outputs: the weighted sum of `count` rows. */
-ALWAYS_INLINE Int16x16 weighted_rows(const void *in, bool bytes, ptrdiff_t stride, const uint32_t *weights,
+enum { TILE = 16 }; /* outputs that the pass over columns makes at a time */
+
+/* VECTOR neighbouring outputs: the weighted sum of `count` rows. */
+ALWAYS_INLINE Int16s weighted_rows(const void *in, bool bytes, ptrdiff_t stride, const uint32_t *weights,
                                      int count)
 {
-    Int16x16 sum = int16_all(0);
+    Int16s sum = int16_all(0);
     for (int k = 0; k < count; k++) {
-        Int16x16 row = bytes ? int16_from_bytes_q6((const uint8_t *)in + k * stride)
+        Int16s row = bytes ? int16_from_bytes_q6((const uint8_t *)in + k * stride)
                              : int16_load((const int16_t *)in + k * stride);
         sum += int16_multiply_q15(row, int16_all_of_pair(weights[k]));
     }
     return sum;
 }
 
-/* Outputs [output, output + outputs), at most LANES of them, for LANES neighbouring columns. */
+/* Outputs [output, output + outputs), at most TILE of them, for VECTOR neighbouring columns. */
 ALWAYS_INLINE void resample_tile(const void *in, bool bytes, ptrdiff_t stride, const Taps *taps, int count,
-                                 int output, int outputs, Int16x16 *out)
+                                 int output, int outputs, Int16s *out)
 {
     for (int i = 0; i < outputs; i++) {
         ptrdiff_t at = taps->start[output + i] * stride;
@@ -35,12 +37,12 @@ ALWAYS_INLINE void resample_tile(const void *in, bool bytes, ptrdiff_t stride, c
     }
 }
 
-/* All outputs of LANES neighbouring columns. out: int16, LANES rows of taps->outputs each. */
+/* All outputs of VECTOR neighbouring columns. out: int16, VECTOR rows of taps->outputs each. */
 ALWAYS_INLINE void resample_strip(const uint8_t *in, ptrdiff_t stride, const Taps *taps, int count,
                                   int16_t *out)
 {
     for (int output = 0; output < taps->outputs; output += 8) {
-        Int16x16 rows[8];
+        Int16s rows[8];
         resample_tile(in, true, stride, taps, count, output, 8, rows);
         int16_store_transposed(rows, out + output, taps->outputs);
     }
@@ -52,7 +54,7 @@ ALWAYS_INLINE void resample_strip(const uint8_t *in, ptrdiff_t stride, const Tap
  * are constants, so that the compiler unrolls the sums (1.5 times faster). */
 static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *taps, int16_t *out)
 {
-    for (int column = 0; column < columns; column += LANES) {
+    for (int column = 0; column < columns; column += VECTOR) {
         int16_t *strip = out + (ptrdiff_t)column * taps->outputs;
         switch (taps->count) {
         case 2: resample_strip(in + column, stride, taps, 2, strip); break;
@@ -63,16 +65,16 @@ static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, cons
     }
 }
 
-/* The pass over columns for LANES rows of the picture and LANES outputs. in: int16, one row a source
+/* The pass over columns for VECTOR rows of the picture and TILE outputs. in: int16, one row a source
  * column; lane r of out[i] is row r of output i. */
 ALWAYS_INLINE void resample_columns(const int16_t *in, ptrdiff_t stride, const Taps *taps, int output,
-                                    Int16x16 out[LANES])
+                                    Int16s out[TILE])
 {
     switch (taps->count) {
-    case 2: resample_tile(in, false, stride, taps, 2, output, LANES, out); break;
-    case 3: resample_tile(in, false, stride, taps, 3, output, LANES, out); break;
-    case 4: resample_tile(in, false, stride, taps, 4, output, LANES, out); break;
-    default: resample_tile(in, false, stride, taps, taps->count, output, LANES, out); break;
+    case 2: resample_tile(in, false, stride, taps, 2, output, TILE, out); break;
+    case 3: resample_tile(in, false, stride, taps, 3, output, TILE, out); break;
+    case 4: resample_tile(in, false, stride, taps, 4, output, TILE, out); break;
+    default: resample_tile(in, false, stride, taps, taps->count, output, TILE, out); break;
     }
 }
 

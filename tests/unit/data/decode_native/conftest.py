@@ -25,4 +25,4 @@ def engine():
 
 @pytest.fixture(scope="session")
 def portable_engine():
-    return native.NativeEngine(library(portable=True))
+    return native.NativeEngine(library("portable"))

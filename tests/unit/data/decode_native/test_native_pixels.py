@@ -12,7 +12,7 @@ from jpeg_pictures import SUBSAMPLINGS, decode, encode, pink_picture, reference
 from PIL import Image
 
 from distrain.data.decode import indexed, native
-from distrain.data.decode.library import library
+from distrain.data.decode.library import KERNELS, library
 
 SIZES = [(1, 1), (7, 5), (5, 7), (8, 8), (16, 16), (17, 16), (15, 33), (33, 64), (97, 61), (320, 240)]
 
@@ -74,9 +74,9 @@ def test_plain_indexed_portable_and_fast_give_the_same_bits(case):
     jpeg = encode(pink_picture(*case["picture"]), case["subsampling"], case["quality"])
     blob = indexed.index(jpeg)
     batches = [
-        decode(native.NativeEngine(library(portable)), [jpeg, blob], [case["crop"]] * 2, [case["flip"]] * 2,
+        decode(native.NativeEngine(library(kernel)), [jpeg, blob], [case["crop"]] * 2, [case["flip"]] * 2,
                *case["out"])
-        for portable in (False, True)
+        for kernel in KERNELS
     ]  # fmt: skip
     first = batches[0][0]
     assert all(np.array_equal(first, image) for batch in batches for image in batch)

@@ -7,6 +7,9 @@
  *
  * Everything is computed for all outputs of an axis at once, tap by tap: loops over outputs have no
  * branches, which compilers turn into vector code. */
+#ifndef DISTRAIN_TAPS_H
+#define DISTRAIN_TAPS_H
+
 #include <string.h>
 
 #include "jpeg.h"
@@ -209,7 +212,7 @@ static bool taps_reserve(TapStore *store, const Axis *axis, int factor, int coun
 
 /* Build the filters of one axis: for components with a sample for each pixel and, unless half is NULL,
  * for those with one for two pixels. */
-Status taps_build(const Axis *axis, TapStore *full, TapStore *half)
+static Status taps_build(const Axis *axis, TapStore *full, TapStore *half)
 {
     double scale = (double)axis->crop_length / axis->outputs, support = scale < 1 ? 1 : scale;
     int pixels = -floor_to_int(-2 * support), samples = pixels / 2 + 2;
@@ -234,3 +237,5 @@ Status taps_build(const Axis *axis, TapStore *full, TapStore *half)
     store_filters(&windows, &full->taps);
     return STATUS_OK;
 }
+
+#endif
