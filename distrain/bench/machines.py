@@ -202,6 +202,11 @@ class Machines:
         """Run a command on a machine to its end."""
         return subprocess.run(self.entering(name, command, cwd), **options)
 
+    def processes(self, name: str) -> list[int]:
+        """Return the ids of the processes that run on a machine, beside the one that holds it."""
+        holder = self._processes[name].pid
+        return [pid for pid in _processes_in(os.readlink(f"/proc/{holder}/ns/net")) if pid != holder]
+
     def kill(self, name: str) -> None:
         """Cut a machine's power: every process on it is killed at once."""
         space = os.readlink(f"/proc/{self._processes[name].pid}/ns/net")
