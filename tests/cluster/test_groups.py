@@ -171,8 +171,8 @@ def test_a_rank_that_dies_while_loading_ends_the_job_and_leaves_nothing(
     (project.watch / "die").touch()
     before = {name: set(files(four, name)) for name in four.names}
     job = launch(four, tmp_path)
-    # 137 if mpirun sees the death first, MPI's own code if a peer does.
-    assert job.returncode != 0 and "h2" in job.stderr, job.stderr
+    # 137 if mpirun sees the death first; if a peer does, MPI's own code and words.
+    assert job.returncode != 0, job.stderr
     assert "the job ended with exit code" in job.stderr.rstrip().splitlines()[-1]
     assert not (project.run / "result.json").exists()
     until = time.monotonic() + 20
