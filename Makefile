@@ -20,6 +20,8 @@ export OMPI_MCA_osc=^ucx
 MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1
 PYTEST := $(BIN)/python -m pytest
 SMOKE  ?= runs/smoke-data
+# What is compiled at install; a change of it installs anew.
+NATIVE := $(wildcard distrain/*/csrc/*.[ch] distrain/*/*/csrc/*.[ch])
 
 .PHONY: help install install-test smoke test test-unit test-mpi test-messages test-jobs test-cluster test-gpu fuzz benchmarks lint format horovod clean
 
@@ -36,7 +38,7 @@ $(BIN)/python:
 	  echo "make: $(PYTHON) cannot make a virtual environment; install the package python3-venv, or name" >&2; \
 	  echo "      another Python: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
 
-$(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt
+$(INSTALLED): $(BIN)/python pyproject.toml setup.py constraints.txt $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[$(EXTRAS)]"
 	@touch $@
 
