@@ -95,7 +95,11 @@ class DataSettings(Settings):
         "drop",
         description="drop: the incomplete last global batch is left out; wrap: filled from the epoch's start",
     )
-    engine: Literal["auto", "native", "turbojpeg"] = Field("auto", description="image decoder")
+    engine: Literal["auto", "native", "turbojpeg", "dali", "nvjpeg"] = Field(
+        "auto",
+        description="image decoder; auto: native where it is built, else turbojpeg; dali, nvjpeg: on the "
+        "rank's GPU if it has one (dali also without)",
+    )
     threads: int = Field(4, ge=1, description="decoder threads per rank")
     queue_batches: int = Field(3, ge=1, description="batches decoded ahead per rank")
     on_bad_image: Literal["fail", "skip"] = Field(

@@ -25,7 +25,9 @@ def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
         interval = meter.read()
         if interval.steps:
             learning_rate = run.learning_rate(run.step - 1)  # that of the step just done
-            recorder.write(interval_record(run.step, run.steps_per_epoch, learning_rate, interval))
+            recorder.write(
+                interval_record(run.step, run.steps_per_epoch, learning_rate, run.image_size, interval)
+            )
 
 
 def evaluate_now(run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder) -> None:

@@ -11,7 +11,7 @@ from distrain.train.run import Run
 
 def finish(run: Run, parts: Parts, meter: Meter, wall_seconds: float) -> Result:
     """Add up the run, and let rank 0 write `result.json` and print the table; a collective."""
-    (skipped,) = ranks.sum_ints([parts.skipped_images()])
+    skipped = set().union(*ranks.gather(parts.skipped_images()))  # several ranks may meet the same image
     data, compute, comm = meter.total.shares()
     evaluation = run.evaluation if run.evaluated_at == run.step else None
     result = Result(
@@ -23,7 +23,7 @@ def finish(run: Run, parts: Parts, meter: Meter, wall_seconds: float) -> Result:
         eval_loss=evaluation.loss if evaluation else None,
         eval_images=evaluation.images if evaluation else 0,
         train_images=meter.total.images,
-        skipped_images=skipped,
+        skipped_images=len(skipped),
         wall_seconds=wall_seconds,
         images_per_second=meter.total.images_per_second,
         data_share=data,

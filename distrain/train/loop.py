@@ -41,6 +41,7 @@ def train(parts: Parts) -> Result:
                 group["lr"] = run.learning_rate(run.step)
             loss, correct = optimizer_step(run.model, run.optimizer, batch, preprocess, settings)
             run.step += 1
+            run.image_size = batch.images.shape[1]
             fault_point(parts.world.rank, run.step)
             meter.add(run.step, loss, correct, len(batch.labels))
             recorder.step(run.step)

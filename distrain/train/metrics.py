@@ -18,7 +18,9 @@ from distrain.train.meter import Interval
 Record = dict[str, Any]
 
 
-def interval_record(step: int, steps_per_epoch: int, learning_rate: float, interval: Interval) -> Record:
+def interval_record(
+    step: int, steps_per_epoch: int, learning_rate: float, image_size: int, interval: Interval
+) -> Record:
     """What a logging interval says; seconds are per step."""
     steps, images = max(1, interval.steps), max(1, interval.images)
     data, compute, comm = interval.shares()
@@ -32,6 +34,7 @@ def interval_record(step: int, steps_per_epoch: int, learning_rate: float, inter
         "loss": interval.loss_sum / images,
         "top1": interval.correct / images,
         "lr": learning_rate,
+        "image_size": image_size,
         "images_per_s": interval.images_per_second,
         "step_s": interval.wall_seconds / steps,
         "data_s": interval.data_seconds / steps,

@@ -65,7 +65,8 @@ class Parts:
         synchroniser: who averages the gradients.
         exposed_comm_seconds: how long the main thread has been blocked on gradients so far; asked after
             each step, before anything else is sent.
-        skipped_images: how many images this rank has left out so far because they did not decode.
+        skipped_images: pack and index of each image that this rank has left out so far because it did not
+            decode.
         resume: go on from the newest valid checkpoint of the folder, if it has one.
         show: let rank 0 print progress to stderr and the final table to stdout.
     """
@@ -84,7 +85,7 @@ class Parts:
     bucket_bytes: int = 25 << 20
     synchroniser: Synchroniser = Synchroniser()  # noqa: RUF009  # immutable
     exposed_comm_seconds: Callable[[], float] = lambda: 0.0
-    skipped_images: Callable[[], int] = lambda: 0
+    skipped_images: Callable[[], set[tuple[str, int]]] = set
     resume: bool = False
     show: bool = True
 
@@ -102,7 +103,7 @@ class Result:
         eval_loss: mean cross-entropy on the held-out set, without label smoothing.
         eval_images: held-out images that were counted, over all ranks.
         train_images: images trained on since this start, over all ranks.
-        skipped_images: images that did not decode and were left out, over all ranks.
+        skipped_images: images that did not decode and were left out, each counted once over all ranks.
         wall_seconds: from the call of `train` to its end.
         images_per_second: over all ranks, while training (without evaluation and checkpoints).
         data_share: part of the step time that the loop waited for batches, mean of the ranks.

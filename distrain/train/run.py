@@ -43,6 +43,7 @@ class Run:
         steps_per_epoch: optimizer steps in an epoch.
         total: optimizer steps in all.
         step: optimizer steps done.
+        image_size: side of the images of the last of them, pixels.
         resumed_from: `step` of the checkpoint that this run began with, or None.
         evaluation: the last one since this start, or None.
         evaluated_at: its step.
@@ -56,6 +57,7 @@ class Run:
     steps_per_epoch: int
     total: int
     step: int = 0
+    image_size: int = 0
     resumed_from: int | None = None
     evaluation: Evaluation | None = None
     evaluated_at: int | None = None

@@ -73,7 +73,8 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
         log.info("gradients travel by %s", allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
-    loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire)
+    device = pick_device(config.train.device, world)
+    loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
     classes = config.model.num_classes or len(train_store.classes)
     result = train(
         Parts(
@@ -82,7 +83,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             loader=loader,
             eval_loader=eval_loader,
             world=world,
-            device=pick_device(config.train.device, world),
+            device=device,
             folder=folder,
             global_batch=config.data.batch_per_rank * config.train.accumulate * world.size,
             seed=config.seed,
@@ -91,7 +92,9 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             bucket_bytes=config.comm.bucket_bytes,
             synchroniser=synchroniser,
             exposed_comm_seconds=wiring.accumulated(runtime.current().engine.take_exposed_seconds),
-            skipped_images=lambda: loader.skipped_images + eval_loader.skipped_images,
+            skipped_images=lambda: (
+                {("train", i) for i in loader.bad_images} | {("val", i) for i in eval_loader.bad_images}
+            ),
             resume=bool(os.environ.get("DISTRAIN_RESUME")),
         )
     )

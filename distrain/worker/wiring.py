@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
 from distrain.data.exchange import MpiWire
@@ -36,11 +38,12 @@ def make_loaders(
     train_store: Store,
     val_store: Store,
     wire: MpiWire | None,
+    device: torch.device,
 ) -> tuple[TrainLoader, EvalLoader]:
     """Open what iterates over this rank's batches; `wire` brings images of other nodes, if they travel."""
     data, rank = sharing.settings, world.rank
-    train_engine = create_decoder(data.engine, train_store.encoding)
-    val_engine = create_decoder(data.engine, val_store.encoding)
+    train_engine = create_decoder(data.engine, train_store.encoding, device.index)
+    val_engine = create_decoder(data.engine, val_store.encoding, device.index)
     reading = sharing.reading(train_store, config.seed)
     windows = None if wire is None else sharing.windows(train_store, reading, rank, wire)
     return (

@@ -82,10 +82,22 @@ def native_or_reason() -> DecodeEngine | str:
         return str(error)
 
 
-def _turbojpeg() -> DecodeEngine:
+def _turbojpeg(device: int | None) -> DecodeEngine:
     from distrain.data.decode.turbojpeg import TurboJpegEngine
 
     return TurboJpegEngine()
+
+
+def _dali(device: int | None) -> DecodeEngine:
+    from distrain.data.decode.dali import DaliEngine
+
+    return DaliEngine(device)
+
+
+def _nvjpeg(device: int | None) -> DecodeEngine:
+    from distrain.data.decode.nvjpeg import load
+
+    return load(device)
 
 
 @functools.cache
@@ -94,15 +106,15 @@ def _warn_slower(reason: str) -> None:
     log.warning("decoder: simplejpeg + Pillow (slower); the native decoder cannot be used: %s", reason)
 
 
-def _auto() -> DecodeEngine:
+def _auto(device: int | None) -> DecodeEngine:
     found = native_or_reason()
     if isinstance(found, str):
         _warn_slower(found)
-        return _turbojpeg()
+        return _turbojpeg(device)
     return found
 
 
-def _native() -> DecodeEngine:
+def _native(device: int | None) -> DecodeEngine:
     found = native_or_reason()
     if isinstance(found, str):
         raise ConfigError(
@@ -114,23 +126,27 @@ def _native() -> DecodeEngine:
 
 
 _ENCODINGS = ("jpeg", "jpeg-indexed", *RAW_ENCODINGS)
-_JPEG_ENGINES: dict[str, Callable[[], DecodeEngine]] = {
+_JPEG_ENGINES: dict[str, Callable[[int | None], DecodeEngine]] = {
     "auto": _auto,
     "native": _native,
     "turbojpeg": _turbojpeg,
+    "dali": _dali,
+    "nvjpeg": _nvjpeg,
 }
+_JPEG_ONLY = ("dali", "nvjpeg")
 
 
-def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
+def create(name: str, encoding: str = "jpeg", device: int | None = None) -> DecodeEngine:
     """Return the engine ``name`` for packs of an encoding.
 
     Args:
-        name: ``auto`` (native where it was built, else turbojpeg), ``native`` or ``turbojpeg``.
-            For packs of pixels the last means Pillow.
+        name: ``auto`` (native where it was built, else turbojpeg), ``native``, ``turbojpeg``, ``dali`` or
+            ``nvjpeg``. For packs of pixels turbojpeg means Pillow.
         encoding: ``jpeg``, ``jpeg-indexed``, ``raw`` or ``yuv420``, as the manifest of the pack says.
+        device: number of the GPU that this rank computes on; None: it computes on the CPU.
 
     Raises:
-        ConfigError: no such engine, or ``native`` was asked for and is not built.
+        ConfigError: no such engine, or one that is not there or does not read such packs.
         DataError: no engine of this version reads such an encoding.
     """
     if name not in _JPEG_ENGINES:
@@ -144,14 +160,18 @@ def create(name: str, encoding: str = "jpeg") -> DecodeEngine:
         raise DataError(
             "manifest.json", f"encoding={encoding!r} is not one of {known}", "pack the data set again"
         )
-    return _raw(name, encoding) if encoding in RAW_ENCODINGS else _JPEG_ENGINES[name]()
+    return _raw(name, encoding) if encoding in RAW_ENCODINGS else _JPEG_ENGINES[name](device)
 
 
 def _raw(name: str, encoding: str) -> DecodeEngine:
     from distrain.data.decode.native import load_raw
     from distrain.data.decode.raw import RawEngine
 
+    if name in _JPEG_ONLY:
+        raise ConfigError(
+            "data.engine", f"{name!r} decodes JPEGs, and the pack is {encoding}", "set data.engine=auto"
+        )
     if name == "turbojpeg" or (name == "auto" and isinstance(native_or_reason(), str)):
         return RawEngine(encoding)
-    _native()  # raises where it is not built
+    _native(None)  # raises where it is not built
     return load_raw(encoding)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
+from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.library import bytes_of, library
 from distrain.errors import DataError
 
@@ -69,6 +71,21 @@ def to_jpeg(blob: memoryview | bytes) -> bytes:
         raise DataError("indexed JPEG", f"{len(data)} bytes contradict its header", "pack the images again")
     header = data[_BLOB_HEADER : _BLOB_HEADER + header_size]
     return header + data[scan : scan + scan_size].replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
+
+
+def plain_jpegs(blobs: Sequence[memoryview]) -> list[memoryview | bytes]:
+    """Return the JPEGs of a batch whose images may be indexed, for engines that know JPEGs only.
+
+    Raises:
+        DecodeError: an indexed image is damaged.
+    """
+    found: list[memoryview | bytes] = []
+    for position, blob in enumerate(blobs):
+        try:
+            found.append(to_jpeg(blob) if is_indexed(blob) else blob)
+        except DataError as error:
+            raise DecodeError(position, str(error)) from None
+    return found
 
 
 def image_size(blob: memoryview | bytes) -> tuple[int, int]:

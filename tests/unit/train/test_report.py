@@ -69,12 +69,13 @@ def test_interval_record_in_numbers() -> None:
     interval = Interval(
         4, 64, loss_sum=32.0, correct=16, wall_seconds=2.0, data_seconds=0.5, comm_seconds=0.25
     )
-    record = interval_record(20, 8, 0.1, interval)
+    record = interval_record(20, 8, 0.1, 224, interval)
     record.pop("time")
     assert record == {
         "kind": "train", "step": 20, "epoch": 2.5, "steps": 4, "images": 64, "loss": 0.5, "top1": 0.25,
-        "lr": 0.1, "images_per_s": 32.0, "step_s": 0.5, "data_s": 0.125, "compute_s": 0.3125,
-        "comm_s": 0.0625, "data_share": 0.25, "compute_share": 0.625, "comm_share": 0.125,
+        "lr": 0.1, "image_size": 224, "images_per_s": 32.0, "step_s": 0.5, "data_s": 0.125,
+        "compute_s": 0.3125, "comm_s": 0.0625, "data_share": 0.25,
+        "compute_share": 0.625, "comm_share": 0.125,
     }  # fmt: skip
 
 
