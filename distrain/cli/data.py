@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from distrain.cli.progress import show_progress
 
 _Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout, nothing else")]
 _Workers = Annotated[int | None, typer.Option(min=1, help="worker processes; default: one per CPU core")]
@@ -53,6 +52,9 @@ def pack(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="with --dedup: write the page OUT.html of pairs, pack nothing")
     ] = False,
+    force_classes: Annotated[
+        bool, typer.Option("--force-classes", help="take folders named train and val for classes")
+    ] = False,
     workers: _Workers = None,
     as_json: _Json = False,
 ) -> None:
@@ -68,7 +70,7 @@ def pack(
     from distrain.errors import UsageError
 
     given = {"short_side": short_side, "quality": quality, "encoding": encoding, "dedup": dedup}
-    given["index"] = index or None
+    given |= {"index": index or None}
     chosen = {name: value for name, value in given.items() if value is not None}
     if source == "info":
         if chosen or workers:
@@ -81,9 +83,16 @@ def pack(
         _show_pairs(source, out, dedup, workers or usable_cores(), as_json)
         return
     options = Options(**chosen)  # type: ignore[arg-type]
-    with _progress("packing") as progress:
+    with show_progress("packing") as progress:
         manifest = make_pack(
-            source, out, options, workers or usable_cores(), progress, progress, _tell_duplicates
+            source,
+            out,
+            options,
+            workers or usable_cores(),
+            progress,
+            progress,
+            _tell_duplicates,
+            force_classes,
         )
     _show(out, manifest, as_json)
 
@@ -95,8 +104,8 @@ def _show_pairs(source: str, out: Path, dedup: str, workers: int, as_json: bool)
     from distrain.data.sources import list_source
 
     rule, listing = Rule.parse(dedup), list_source(source)
-    with _progress("comparing") as progress:
-        found = find_duplicates(listing, rule, workers, progress or (lambda done, total: None))
+    with show_progress("comparing") as progress:
+        found = find_duplicates(listing, rule, workers, progress)
     _tell_duplicates(found)
     page = out.with_name(out.name + ".html")
     write_page(page, source, listing, rule, found)
@@ -162,18 +171,3 @@ def _show(path: Path, manifest: Any, as_json: bool) -> None:
         print(json.dumps(summary.as_json(path, manifest)))
     else:
         summary.print_table(path, manifest, Console())
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar with the time left on stderr, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

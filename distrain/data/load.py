@@ -179,7 +179,7 @@ def _write(handle: int, data: memoryview, at: int) -> None:
 
 
 def read_image(path: Path, manifest: Manifest, shard: int, record: np.ndarray) -> memoryview:
-    """Return the bytes of one image from its shard on the disk; they are not checked.
+    """Return the bytes of one image of another node from its shard on the disk; they are not checked.
 
     Args:
         path: folder of the pack.
@@ -198,6 +198,7 @@ def read_image(path: Path, manifest: Manifest, shard: int, record: np.ndarray) -
     except OSError as error:
         raise DataError(
             str(path / entry.file),
-            f"it cannot be read: {error.strerror}",
-            "make the pack visible on all nodes",
+            "an image in it must replace one that does not decode; this node does not hold it in memory, and "
+            f"the file cannot be read: {error.strerror}",
+            "keep the pack readable on all nodes during the run",
         ) from None

@@ -19,9 +19,11 @@ import simplejpeg
 @functools.cache
 def _library() -> Any:
     try:
-        return importlib.import_module("jpeglib")
+        library = importlib.import_module("jpeglib")
     except ImportError:
         return None
+    library.version.set("turbo210")  # its default, libjpeg 6b, refuses arithmetic coding
+    return library
 
 
 def to_baseline(data: bytes) -> bytes | None:

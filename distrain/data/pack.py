@@ -33,7 +33,7 @@ from distrain.data.shard_writer import (
     write_atomically,
     write_shard,
 )
-from distrain.data.sources import Listing, SourceImage, list_source
+from distrain.data.sources import Listing, SourceImage, check_classes, list_source
 from distrain.errors import DataError, UsageError
 
 log = logging.getLogger("distrain.data")
@@ -59,6 +59,7 @@ def pack(
     progress: Progress | None = None,
     hashed: Progress | None = None,
     tell: Callable[[Found], None] | None = None,
+    force_classes: bool = False,
 ) -> Manifest:
     """Pack a source into the new folder ``out`` and return its manifest.
 
@@ -70,9 +71,10 @@ def pack(
         progress: called with (images done, images in all) as shards end.
         hashed: the same while images are compared, with ``options.dedup``.
         tell: is shown what that found, before anything is left out.
+        force_classes: take folders named train and val, with folders below, for classes.
 
     Raises:
-        UsageError: ``out`` exists, or options make no sense.
+        UsageError: ``out`` exists, options make no sense, or the classes look like parts of a set.
         DataError: the source is missing or empty, no image is usable, the disk is full, or an
             unfinished pack of something else is in the way.
     """
@@ -82,6 +84,8 @@ def pack(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(str(out), "it exists already", "give another folder, or remove this one")
     listing = list_source(source)
+    if not force_classes:
+        check_classes(source, listing)
     pack_id = _pack_id(source, listing, options)
     partial = out.with_name(out.name + ".partial")
     try:

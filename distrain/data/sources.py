@@ -13,6 +13,8 @@ from pathlib import Path
 
 from distrain.errors import DataError, UsageError, nearest
 
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
@@ -65,6 +67,25 @@ def list_source(source: str) -> Listing:
             "write imagefolder:PATH, list:FILE, webdataset:PATTERN or parquet:PATTERN",
         )
     return SOURCES[kind](place)
+
+
+def check_classes(source: str, listing: Listing) -> None:
+    """Refuse an image folder whose "classes" are the parts of a data set, train and val, with classes below.
+
+    Raises:
+        UsageError: it is one; says what to type.
+    """
+    kind, _, place = source.partition(":")
+    names = {name.lower() for name in listing.classes}
+    if kind != "imagefolder" or len(names) < 2 or not names <= _PARTS:
+        return
+    if all(image.name.count("/") > 1 for image in listing.images):
+        parts = [f"imagefolder:{Path(place, name)}" for name in listing.classes]
+        raise UsageError(
+            place,
+            f"its folders {' and '.join(listing.classes)} look like parts of a data set, not like classes",
+            f"pack each into a folder of its own, from {' and '.join(parts)}; or add --force-classes",
+        )
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from mpi4py import MPI
 from distrain.comm.engine import Engine
 from distrain.comm.guest import submit_bulk
 from distrain.data import exchange as exchange_module
+from distrain.data.assemble import Assembler
 from distrain.data.decode.engine import DecodeError, create
 from distrain.data.decode.turbojpeg import TurboJpegEngine
 from distrain.data.exchange import MpiWire
@@ -264,6 +265,37 @@ def test_images_of_other_nodes_can_be_had_from_the_disk(root: Path, start: Calla
     job = start(apart(), group_nodes=WORLD.size)
     expected = [path.read_bytes() for path in sorted((root / "src").glob("*/*"))]
     assert [bytes(blob) for blob in job.store.blobs(np.arange(COUNT))] == expected
+
+
+@pytest.mark.ranks(at_least=2)
+def test_a_replacement_whose_shard_has_gone_is_named(
+    root: Path, start: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No decoder takes the last image of the part; the next one is on another node, and on no disk."""
+    bad = (root / "src").glob("*/*")
+    job = start(apart(), group_nodes=WORLD.size, on_bad_image="skip")
+    last = job.store.part.stop - 1
+    wanted = sorted(bad)[last].read_bytes()
+
+    class Picky(TurboJpegEngine):
+        def decode_batch(
+            self, blobs: Sequence[memoryview], crops: np.ndarray, flips: np.ndarray, out: np.ndarray
+        ) -> None:
+            if bytes(blobs[0]) == wanted:
+                raise DecodeError(0, "not to its taste")
+            super().decode_batch(blobs, crops, flips, out)
+
+    replaced = Assembler(job.store, Picky(), "skip", replace=True)
+    image, out = np.array([last]), np.zeros((1, 8, 8, 3), np.uint8)
+
+    def crops(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.tile(np.array([0, 0, 8, 8], np.int32), (len(indices), 1)), np.zeros(len(indices), bool)
+
+    assert replaced.fill(image, crops(image), crops, out).tolist() == [(last + 1) % COUNT]
+    monkeypatch.setattr(job.store, "path", root / "gone")
+    text = r"gone/shard-\d+.bin: an image in it must replace one .*: No such file or directory; keep the pack"
+    with pytest.raises(DataError, match=text):
+        replaced.fill(image, crops(image), crops, out)
 
 
 def test_a_bad_image_is_replaced_the_same_on_any_number_of_nodes(

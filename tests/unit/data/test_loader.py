@@ -10,6 +10,7 @@ import pytest
 import torch
 from data_trees import write_tree
 
+from distrain.bench.packs import write_noise
 from distrain.data.assemble import Assembler
 from distrain.data.convert import Packed, convert
 from distrain.data.decode.engine import DecodeEngine, create
@@ -79,6 +80,34 @@ def test_resume_at_any_step_gives_the_rest_of_the_epoch(store: Store) -> None:
         for (a, _, i), (b, _, j) in zip(rest, whole[start:], strict=True):
             assert i == j and np.array_equal(a, b)
     loader.close()
+
+
+@pytest.mark.parametrize("start", [0, 1250, 2498])
+def test_a_resume_works_out_no_more_than_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int
+) -> None:
+    """10,000 images: wherever an epoch is entered, only the batches that are decoded ahead are drawn."""
+    write_noise(tmp_path / "pack", 10_000, 64, 10_000)
+    big = Store.open(tmp_path / "pack", settings())
+    asked: list[int] = []
+    indices = EpochOrder.indices
+
+    def noted(self: EpochOrder, positions: np.ndarray) -> np.ndarray:
+        asked.append(len(positions))
+        return indices(self, positions)
+
+    class Blind:
+        name = "blind"
+
+        def decode_batch(self, *arguments: object) -> None:
+            """Leave the pixels as they are."""
+
+    monkeypatch.setattr(EpochOrder, "indices", noted)
+    loader = TrainLoader(big, settings(queue_batches=3), Blind(), 0, 1, seed=1)
+    batch = next(loader.epoch(7, start))
+    loader.close()
+    assert batch.indices.tolist() == indices(EpochOrder(1, 7, 10_000), 4 * start + np.arange(4)).tolist()
+    assert 4 <= sum(asked) <= 6 * 4  # of the first batch, three ahead, and the plan of one more
 
 
 def test_epochs_follow_each_other_and_may_be_left_early(store: Store) -> None:

@@ -158,6 +158,30 @@ def test_sources_that_cannot_be_packed(
     assert not Path("out").exists() and not Path("out.partial").exists()
 
 
+@pytest.mark.parametrize("parts", [("train", "val"), ("Train", "test"), ("training", "validation", "test")])
+def test_parts_of_a_set_are_not_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        write_tree(tmp_path / "set" / part, {"ape": 1, "bee": 2})
+    source = f"imagefolder:{tmp_path}/set"
+    first = sorted(parts)[0]
+    with pytest.raises(UsageError, match=rf"look like parts of a .* from {source}/{first} and .*--force-cla"):
+        pack(source, tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+    assert pack(source, tmp_path / "out", force_classes=True).classes == tuple(sorted(parts))
+
+
+@pytest.mark.parametrize("names", [("train", "bus"), ("test",)])
+def test_a_class_may_be_called_train(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write_tree(tmp_path / "set" / name, {"below": 1})
+    assert pack(f"imagefolder:{tmp_path}/set", tmp_path / "out").classes == tuple(sorted(names))
+
+
+def test_flat_folders_named_train_and_test_are_classes(tmp_path: Path) -> None:
+    write_tree(tmp_path / "set", {"train": 1, "test": 1})
+    assert pack(f"imagefolder:{tmp_path}/set", tmp_path / "out").classes == ("test", "train")
+
+
 def test_list_files(tree: Path, tmp_path: Path) -> None:
     lines = ["# a comment", f"{tree}/ape/000.jpg\t10", f"{tree}/bee/000.jpg 9", "local one.jpg\t10"]
     (tmp_path / "list").write_text("\n".join(lines))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 from data_trees import multi_shard, write_tree
 
+from distrain.bench.packs import write_noise
 from distrain.data import format as fmt
 from distrain.data.blobs import Blobs
 from distrain.data.convert import Options
 from distrain.data.format import HEADER, RECORD, Manifest, read_manifest
+from distrain.data.load import copy_in
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -68,6 +72,44 @@ def test_too_little_memory_is_said_before_loading(
     monkeypatch.setattr("distrain.data.store.load_pieces", lambda *a: pytest.fail("it loaded"))
     with pytest.raises(ConfigError, match=rf"needs {needed} bytes .* {needed - 1} .*set data.memory=disk"):
         Store.open(packed[0], NODE)
+
+
+LIMITED = """
+import resource, sys
+from distrain.data.settings import DataSettings
+from distrain.data.store import Store
+from distrain.errors import DistrainError
+
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + (16 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    Store.open(sys.argv[1], DataSettings(train="-", val="-"))
+except DistrainError as error:
+    sys.exit(f"exit code {error.exit_code}: {error}")
+"""
+
+
+def test_memory_that_the_system_does_not_give(tmp_path: Path) -> None:
+    """The process may have 16 MiB more; the pack has 32."""
+    write_noise(tmp_path / "pack", 8, 4 << 20, 2)
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "pack")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("exit code 2: memory of the node: 33554432 bytes")
+    assert "cannot be had: Cannot allocate memory; raise the limit of this process" in done.stderr
+
+
+def test_shared_memory_that_the_system_does_not_give(
+    packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, data: memoryview, at: int) -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("distrain.data.load.os.pwrite", full)
+    entry = packed[1].shards[0]
+    path, target = packed[0] / entry.file, memoryview(bytearray(entry.payload_bytes))
+    with pytest.raises(DataError, match=r"memory of the node: \d+ bytes more cannot be had: Cannot allocate"):
+        copy_in(path, entry.bytes - entry.payload_bytes, target, handle=0)
 
 
 def flip(path: Path, at: int) -> None:
