@@ -80,25 +80,37 @@ class FlatBuffer:
     Attributes:
         count: number of elements.
         itemsize: bytes of one element.
-        bytes: uint8 [count * itemsize], the same memory.
+        address: of the first byte.
 
     Raises:
         CallError: the tensor is not on the CPU, or not contiguous.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        if not tensor.is_cpu or not tensor.is_contiguous():
             raise CallError(
                 "buffer",
                 f"tensor on {tensor.device}, contiguous={tensor.is_contiguous()} cannot go on the wire",
                 "pass a contiguous CPU tensor",
             )
-        self.tensor = tensor.detach().reshape(-1)
+        self._given = tensor
         self.dtype = tensor.dtype
         self.count = tensor.numel()
         self.itemsize = tensor.element_size()
-        self.bytes = byte_view(tensor)
+        self.address = tensor.data_ptr()
         self._by_torch = tensor.dtype in _REDUCED_BY_TORCH
+
+    # Views are made where they are used: C needs none, and each costs as much as a short message.
+
+    @cached_property
+    def tensor(self) -> torch.Tensor:
+        """The elements, ``[count]``, shared."""
+        return self._given.detach().reshape(-1)
+
+    @cached_property
+    def bytes(self) -> np.ndarray:
+        """The same memory, ``uint8 [count * itemsize]``."""
+        return byte_view(self._given)
 
     @cached_property
     def _elements(self) -> Any:

@@ -15,6 +15,9 @@ KINDS = (
 )  # fmt: skip
 _DTYPES = tuple(sorted({v for v in vars(torch).values() if isinstance(v, torch.dtype)}, key=str))
 _REDUCTIONS = tuple(Reduction)
+_KIND_CODES, _DTYPE_CODES, _REDUCTION_CODES = (
+    {value: code for code, value in enumerate(values)} for values in (KINDS, _DTYPES, _REDUCTIONS)
+)
 _LAYOUT = struct.Struct("<qqiiii")
 CALL_BYTES = _LAYOUT.size
 
@@ -40,9 +43,9 @@ class Call(NamedTuple):
 
     def pack(self) -> bytes:
         """Return `CALL_BYTES` bytes."""
-        dtype = -1 if self.dtype is None else _DTYPES.index(self.dtype)
-        reduction = -1 if self.reduction is None else _REDUCTIONS.index(self.reduction)
-        return _LAYOUT.pack(self.number, self.count, KINDS.index(self.kind), dtype, reduction, self.root)
+        dtype = -1 if self.dtype is None else _DTYPE_CODES[self.dtype]
+        reduction = -1 if self.reduction is None else _REDUCTION_CODES[self.reduction]
+        return _LAYOUT.pack(self.number, self.count, _KIND_CODES[self.kind], dtype, reduction, self.root)
 
     @staticmethod
     def number_of(packed: bytes) -> int:

@@ -66,7 +66,7 @@ class HostSide:
             stream.wait_stream(torch.cuda.current_stream(tensor.device))
             tensor.record_stream(stream)
             host = _pinned_like(tensor)
-        elif tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg():
+        elif _is_plain(tensor):
             return tensor.detach()
         else:
             _check_places(tensor)
@@ -76,6 +76,8 @@ class HostSide:
 
     def update(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a contiguous CPU tensor with the contents, which `finish` moves back."""
+        if _is_plain(tensor):
+            return tensor.detach()
         host = self.read(tensor)
         if host.data_ptr() != tensor.data_ptr() or tensor.device.type == "cuda":
             _check_places(tensor)
@@ -94,6 +96,16 @@ class HostSide:
                     tensor.copy_(host, non_blocking=True)
             else:
                 tensor.copy_(host)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Return whether the bytes of a tensor can be used as they lie."""
+    return (
+        tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not (tensor.is_conj() or tensor.is_neg())
+    )
 
 
 def _check(tensor: torch.Tensor) -> None:
@@ -123,7 +135,7 @@ class Landing:
     """The moment when results are usable on a GPU: an event on every side stream concerned."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        found = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
+        found = {tensor.device for tensor in tensors if tensor.is_cuda}
         self.devices: list[torch.device] = sorted(found, key=str)
         self._events: list[tuple[torch.device, torch.cuda.Event]] = []
 

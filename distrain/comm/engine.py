@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
+_PRIORITIES = tuple(Priority)  # to walk through an Enum costs a frame a member
 
 
 class _Call(Operation):
@@ -75,8 +76,9 @@ class Engine:
     ) -> None:
         self._abort = abort
         self._name = name
-        self._changed = threading.Condition()
-        self._waiting: dict[Priority, dict[Hashable, deque[Completion]]] = {p: {} for p in Priority}
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # taken by its lock where nobody waits: that is C
+        self._waiting: dict[Priority, dict[Hashable, deque[Completion]]] = {p: {} for p in _PRIORITIES}
         self._flight: list[tuple[Priority, Completion]] = []
         self._in_flight_of: dict[Hashable, int] = {}
         self._submitted = 0
@@ -113,7 +115,7 @@ class Engine:
         Raises:
             CommError: the engine has failed or was closed.
         """
-        with self._changed:
+        with self._lock:
             self._submitted += 1
             completion = Completion(operation, self._submitted)
             if self._failure is not None:
@@ -144,7 +146,7 @@ class Engine:
                 if timeout_seconds is not None:
                     timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
             else:
-                with self._changed:
+                with self._lock:
                     self._changed.notify()
             return completion.wait(timeout_seconds)
         finally:
@@ -165,8 +167,8 @@ class Engine:
 
     def is_busy(self, queue: Hashable) -> bool:
         """Return whether an operation of this queue waits or is in flight."""
-        with self._changed:
-            return queue in self._in_flight_of or any(queue in self._waiting[p] for p in Priority)
+        with self._lock:
+            return queue in self._in_flight_of or any(queue in self._waiting[p] for p in _PRIORITIES)
 
     def take_exposed_seconds(self) -> float:
         """Return the time in which compute waited for communication since the last call."""
@@ -175,11 +177,11 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """True if nothing is queued or in flight."""
-        with self._changed:
+        with self._lock:
             return self._is_drained()
 
     def _is_drained(self) -> bool:
-        return not self._flight and not any(self._waiting[p] for p in Priority)
+        return not self._flight and not any(self._waiting[p] for p in _PRIORITIES)
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.
@@ -187,7 +189,7 @@ class Engine:
         Raises:
             CommError: the queue did not drain in time.
         """
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout_seconds)
@@ -204,8 +206,8 @@ class Engine:
 
     def _becomes_guest(self, completion: Completion) -> bool:
         """Take the engine thread's place if this operation is all there is, and none other moves it yet."""
-        with self._changed:
-            waiting = [queue for p in Priority for queue in self._waiting[p].values()]
+        with self._lock:
+            waiting = [queue for p in _PRIORITIES for queue in self._waiting[p].values()]
             if self._thread_works or self._guest_works or self._flight or self._failure is not None:
                 return False
             if len(waiting) != 1 or len(waiting[0]) != 1 or waiting[0][0] is not completion:
@@ -223,7 +225,7 @@ class Engine:
         except Exception as error:
             self._give_out(self._explained(error))
         finally:
-            with self._changed:
+            with self._lock:
                 self._guest_works = False
                 if not self._is_drained() or self._failure is not None or self._closing:
                     self._changed.notify()
@@ -249,7 +251,7 @@ class Engine:
 
     def _await_work(self) -> bool:
         """Block, using no CPU, until there is something to do; return False when it is time to end."""
-        with self._changed:
+        with self._lock:
             self._thread_works = False
             while self._failure is None:
                 idle = self._is_drained()
@@ -273,16 +275,16 @@ class Engine:
             completion.operation.news = self._news
             if completion.operation.before is not None:
                 completion.operation.before()
-            if completion.operation.guard is not None:
-                completion.operation.guard.begin()
             completion.operation.start()
+            if completion.operation.guard is not None:
+                completion.operation.guard.begin()  # the data goes first: it takes longer
             started = True
         return started
 
     def _next(self) -> tuple[Priority, Completion] | None:
         """Take the next operation that may start now from its queue."""
-        with self._changed:
-            for priority in Priority:
+        with self._lock:
+            for priority in _PRIORITIES:
                 queues = self._waiting[priority]
                 for key, queue in queues.items():
                     operation = queue[0].operation
@@ -331,9 +333,9 @@ class Engine:
 
     def _is_payload_awaited(self) -> bool:
         """Return whether an operation could start if its payload were ready; nothing tells when it is."""
-        with self._changed:
+        with self._lock:
             return any(
-                not queue[0].operation.is_ready() for p in Priority for queue in self._waiting[p].values()
+                not queue[0].operation.is_ready() for p in _PRIORITIES for queue in self._waiting[p].values()
             )
 
     def _retire(self, completion: Completion) -> None:
@@ -360,7 +362,7 @@ class Engine:
         reason = error if isinstance(error, DistrainError) or culprit is None else _lost(culprit, error)
         if reason is not error:
             reason.__cause__ = error
-        with self._changed:
+        with self._lock:
             self._failure = reason
             victims = [completion for _, completion in self._flight if completion is not culprit]
             for queues in self._waiting.values():
@@ -374,7 +376,7 @@ class Engine:
 
     def _await_reaction(self) -> None:
         """End the job if nobody reacts to the error that was given out."""
-        with self._changed:
+        with self._lock:
             noticed = self._changed.wait_for(lambda: self._closing, GRACE_SECONDS)
         if not noticed:
             log.critical("%s: nobody reacted to the failed communication; ending the job", self._name)

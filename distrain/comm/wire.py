@@ -146,7 +146,7 @@ class Wire:
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
         first_tag = self.tags.take(lanes)
-        codes = codes_of(buffer, reduction) if self.compiled else None
+        codes = codes_of(buffer.dtype, reduction) if self.compiled else None
         if codes is not None:
             program = self._program(plan, buffer.itemsize)
             return CompiledOperation(
