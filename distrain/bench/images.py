@@ -116,8 +116,3 @@ def short256(jpeg: bytes) -> bytes:
 def size_of(jpeg: bytes) -> tuple[int, int]:
     """Return (width, height) of a JPEG."""
     return Image.open(io.BytesIO(jpeg)).size
-
-
-def pixels_of(jpeg: bytes) -> bytes:
-    """Return the rows of RGB pixels of a JPEG."""
-    return Image.open(io.BytesIO(jpeg)).convert("RGB").tobytes()

@@ -7,6 +7,7 @@ worker processes that a contender started and ended within the pass.
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import statistics
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+from PIL import Image
 
 from distrain.bench import images
 from distrain.bench.loader_contenders import (
@@ -30,11 +32,11 @@ from distrain.bench.loader_contenders import (
 from distrain.bench.loader_own import Loader
 from distrain.bench.loader_peers import PEERS
 from distrain.data.augment import train_crops
-from distrain.data.raw_layout import RAW_HEAD
+from distrain.data.raw_layout import RAW_ENCODINGS, to_raw, to_yuv420
 from distrain.data.settings import AugmentSettings
 from distrain.errors import UsageError, nearest
 
-SETS = ("orig", "short256", "raw")
+SETS = ("orig", "short256", *RAW_ENCODINGS)
 SEED = 1
 
 
@@ -67,7 +69,7 @@ def make_workload(name: str, count: int, threads: int, side: int = 224, seed: in
 
     Args:
         name: ``orig`` (JPEG, about 400 x 450, quality 95), ``short256`` (their short side at 256 pixels,
-            quality 90) or ``raw`` (the pixels of short256).
+            quality 90), ``raw`` (the RGB pixels of short256) or ``yuv420`` (these as planes).
         count: pictures.
         threads: for the contenders.
         side: of the outputs, pixels.
@@ -86,10 +88,9 @@ def make_workload(name: str, count: int, threads: int, side: int = 224, seed: in
     if name != "orig":
         blobs = [images.short256(blob) for blob in blobs]
     sizes = np.array([images.size_of(blob) for blob in blobs], np.int32)
-    if name == "raw":
-        blobs = [
-            RAW_HEAD.pack(*size) + images.pixels_of(blob) for blob, size in zip(blobs, sizes, strict=True)
-        ]
+    if name in RAW_ENCODINGS:
+        store = to_raw if name == "raw" else to_yuv420
+        blobs = [store(Image.open(io.BytesIO(blob))) for blob in blobs]
     crops, flips = train_crops(AugmentSettings(), seed, 0, np.arange(count), sizes[:, 0], sizes[:, 1])
     return Workload(name, blobs, sizes, crops, flips, side, threads)
 
@@ -97,10 +98,7 @@ def make_workload(name: str, count: int, threads: int, side: int = 224, seed: in
 def _reference(work: Workload) -> np.ndarray:
     crops, flips = work.crops.tolist(), work.flips.tolist()
     return np.stack(
-        [
-            pillow(blob, crop, flip, work.side, work.name == "raw")
-            for blob, crop, flip in zip(work.blobs, crops, flips, strict=True)
-        ]
+        [pillow(blob, crop, flip, work) for blob, crop, flip in zip(work.blobs, crops, flips, strict=True)]
     )
 
 
@@ -178,7 +176,7 @@ def run(
     """Run the benchmark and yield one line a contender, ready for JSON.
 
     Args:
-        set_name: orig, short256 or raw.
+        set_name: orig, short256, yuv420 or raw.
         threads: decoder threads of each contender.
         against: peers, comma-separated; empty: none.
         count: pictures; a multiple of 32.

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from distrain.data.decode.engine import DecodeEngine
-from distrain.data.raw_layout import rgb_pixels
+from distrain.data.raw_layout import RAW_ENCODINGS, rgb_pixels, yuv420_pixels, yuv420_planes
 
 CHUNK = 32  # images that one thread decodes in one call
 
@@ -27,7 +27,7 @@ class Workload:
     """What every contender does in one pass.
 
     Attributes:
-        name: of the set: orig, short256 or raw.
+        name: of the set: orig, short256, yuv420 or raw.
         blobs: JPEGs, or raw pictures (`distrain.data.raw_layout`).
         sizes: int32 [N, 2], width and height of each picture.
         crops: int32 [N, 4], (x, y, width, height).
@@ -43,6 +43,11 @@ class Workload:
     flips: np.ndarray
     side: int
     threads: int
+
+    @property
+    def is_raw(self) -> bool:
+        """True if the blobs are pixels."""
+        return self.name in RAW_ENCODINGS
 
     @property
     def chunks(self) -> list[slice]:
@@ -105,8 +110,8 @@ def native(work: Workload) -> Contender:
     from distrain.data.decode import indexed, native
 
     try:
-        if work.name == "raw":
-            return _InThreads(work, "native", True, _by_engine(native.load_raw(), work.blobs, work))
+        if work.is_raw:
+            return _InThreads(work, "native", True, _by_engine(native.load_raw(work.name), work.blobs, work))
         blobs = [indexed.index(blob) or blob for blob in work.blobs]
         return _InThreads(work, "native", True, _by_engine(native.load(), blobs, work))
     except RuntimeError as error:
@@ -117,7 +122,7 @@ def native_plain(work: Workload) -> Contender:
     """Return our C decoder on ordinary JPEG bytes, without an index."""
     from distrain.data.decode import native
 
-    if work.name == "raw":
+    if work.is_raw:
         raise Unavailable("raw pictures have no index; see native")
     try:
         return _InThreads(work, "native-plain", True, _by_engine(native.load(), work.blobs, work))
@@ -130,25 +135,48 @@ def fallback(work: Workload) -> Contender:
     from distrain.data.decode.raw import RawEngine
     from distrain.data.decode.turbojpeg import TurboJpegEngine
 
-    engine: DecodeEngine = RawEngine() if work.name == "raw" else TurboJpegEngine()
+    engine: DecodeEngine = RawEngine(work.name) if work.is_raw else TurboJpegEngine()
     return _InThreads(work, "fallback", True, _by_engine(engine, work.blobs, work))
 
 
-def turbojpeg(work: Workload) -> Contender:
-    """Return simplejpeg + OpenCV's bilinear resize: the fastest usual way, without antialiasing."""
-    import cv2
+def pixels_of(work: Workload, blob: bytes) -> np.ndarray:
+    """Return uint8 [H, W, 3] of a picture of the workload: a JPEG by simplejpeg."""
     import simplejpeg
+
+    if work.is_raw:
+        return rgb_pixels(blob) if work.name == "raw" else yuv420_pixels(blob)
+    return simplejpeg.decode_jpeg(blob, fastdct=False)
+
+
+def turbojpeg(work: Workload) -> Contender:
+    """Return simplejpeg + OpenCV's bilinear resize: the fastest usual way, without antialiasing.
+
+    Of yuv420 it resizes the three planes and makes colours of the output's pixels only, as ours does.
+    """
+    import cv2
 
     cv2.setNumThreads(1)  # threads are the pool's
     side = (work.side, work.side)
+
+    def resize(pixels: np.ndarray, crop: Sequence[int]) -> np.ndarray:
+        x, y, width, height = crop
+        return cv2.resize(pixels[y : y + height, x : x + width], side, interpolation=cv2.INTER_LINEAR)
+
+    def resized_planes(blob: bytes, crop: Sequence[int]) -> np.ndarray:
+        x, y, width, height = crop
+        half = (x // 2, y // 2, (x + width + 1) // 2 - x // 2, (y + height + 1) // 2 - y // 2)
+        luma, *chroma = yuv420_planes(blob)
+        planes = [resize(luma, crop), *(resize(plane, half) for plane in reversed(chroma))]
+        return cv2.cvtColor(cv2.merge(planes), cv2.COLOR_YCrCb2RGB)
 
     def decode(part: slice, out: np.ndarray) -> None:
         for blob, crop, flip, image in zip(
             work.blobs[part], work.crops[part].tolist(), work.flips[part], out, strict=True
         ):
-            pixels = rgb_pixels(blob) if work.name == "raw" else simplejpeg.decode_jpeg(blob, fastdct=False)
-            x, y, width, height = crop
-            resized = cv2.resize(pixels[y : y + height, x : x + width], side, interpolation=cv2.INTER_LINEAR)
+            if work.name == "yuv420":
+                resized = resized_planes(blob, crop)
+            else:
+                resized = resize(pixels_of(work, blob), crop)
             if flip:
                 cv2.flip(resized, 1, dst=image)
             else:
@@ -157,9 +185,13 @@ def turbojpeg(work: Workload) -> Contender:
     return _InThreads(work, "turbojpeg", False, decode)
 
 
-def pillow(blob: bytes, crop: Sequence[int], flip: bool, side: int, is_raw: bool) -> np.ndarray:
-    """Return uint8 [side, side, 3] by Pillow alone: the reference, and what torchvision does on the CPU."""
-    image = Image.fromarray(rgb_pixels(blob)) if is_raw else Image.open(io.BytesIO(blob)).convert("RGB")
+def pillow(blob: bytes, crop: Sequence[int], flip: bool, work: Workload) -> np.ndarray:
+    """Return uint8 [S, S, 3] by Pillow alone, S the workload's side: the reference.
+
+    It is also what torchvision does on the CPU.
+    """
+    whole = Image.fromarray(pixels_of(work, blob)) if work.is_raw else Image.open(io.BytesIO(blob))
+    image, side = whole.convert("RGB"), work.side
     x, y, width, height = crop
     part = image.crop((x, y, x + width, y + height)).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part)
@@ -182,7 +214,5 @@ class PillowDataset:
         import torch
 
         work = self._work
-        pixels = pillow(
-            work.blobs[index], work.crops[index].tolist(), work.flips[index], work.side, work.name == "raw"
-        )
+        pixels = pillow(work.blobs[index], work.crops[index].tolist(), work.flips[index], work)
         return torch.from_numpy(pixels.copy())

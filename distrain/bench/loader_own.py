@@ -49,11 +49,13 @@ class Loader:
         )  # fmt: skip
         try:
             self._library = _Timed()
-            raw = work.name == "raw"
+            raw = work.is_raw
             self._store = store_of(work.blobs if raw else [indexed.index(b) or b for b in work.blobs], work)
         except RuntimeError as error:
             raise Unavailable(str(error)) from None
-        self._engine = native.NativeRawEngine(self._library) if raw else native.NativeEngine(self._library)
+        self._engine = (
+            native.NativeRawEngine(self._library, work.name) if raw else native.NativeEngine(self._library)
+        )
         count = self._settings.batch_per_rank * (len(work.blobs) // self._settings.batch_per_rank)
         if count != len(work.blobs):
             raise Unavailable(f"{len(work.blobs)} pictures are not whole batches of {_BATCH}")
@@ -117,7 +119,7 @@ def store_of(blobs: list[bytes], work: Workload) -> Store:
     size, count = len(memory), len(blobs)
     shard = ShardEntry(file="-", count=count, bytes=size, payload_bytes=size, head_crc32=0, payload_crc32=0)
     manifest = Manifest(
-        pack_id="-", name="-", source="-", encoding="raw" if work.name == "raw" else "jpeg-indexed",
+        pack_id="-", name="-", source="-", encoding=work.name if work.is_raw else "jpeg-indexed",
         options={}, classes=("-",), class_counts=(count,), count=count,
         mean_width=float(work.sizes[:, 0].mean()), mean_height=float(work.sizes[:, 1].mean()),
         shards=(shard,),

@@ -19,6 +19,7 @@ from distrain.bench.loader_contenders import (
     Unavailable,
     Workload,
     pillow,
+    pixels_of,
 )
 
 
@@ -53,7 +54,7 @@ class WebDataset:
     name, exact = "webdataset", True
 
     def __init__(self, work: Workload) -> None:
-        if work.name == "raw":
+        if work.is_raw:
             raise Unavailable("not measured on raw pictures")
         webdataset = _peer("webdataset", "pip install webdataset")
         workers = 0 if work.threads == 1 else work.threads
@@ -62,15 +63,15 @@ class WebDataset:
         for first, shard in enumerate(shards):
             self._write(Path(shard), work, range(first, len(work.blobs), len(shards)))
         # With several workers batches come out of order; the check compares by index.
-        crops, flips, side = work.crops.tolist(), work.flips.tolist(), work.side
+        crops, flips = work.crops.tolist(), work.flips.tolist()
 
         def decode(sample: dict[str, Any]) -> tuple[np.ndarray, int]:
             index = int(sample["__key__"])
-            return pillow(sample["jpg"], crops[index], flips[index], side, False), index
+            return pillow(sample["jpg"], crops[index], flips[index], work), index
 
         data = webdataset.WebDataset(shards, shardshuffle=False).map(decode).batched(CHUNK)
         self._loader = webdataset.WebLoader(data, batch_size=None, num_workers=workers)
-        self._shape = (len(work.blobs), side, side, 3)
+        self._shape = (len(work.blobs), work.side, work.side, 3)
 
     @staticmethod
     def _write(path: Path, work: Workload, indices: range) -> None:
@@ -94,7 +95,7 @@ class Dali:
     name, exact = "dali", True
 
     def __init__(self, work: Workload) -> None:
-        if work.name == "raw":
+        if work.is_raw:
             raise Unavailable("not measured on raw pictures")
         dali = _peer("nvidia.dali", "pip install distrain[dali]")
         fn, types = importlib.import_module("nvidia.dali.fn"), dali.types
@@ -153,7 +154,7 @@ class Ffcv:
         writer = importlib.import_module("ffcv.writer")
         self._folder = tempfile.TemporaryDirectory(prefix="distrain-bench-")
         path = str(Path(self._folder.name, "set.beton"))
-        mode = "raw" if work.name == "raw" else "jpg"
+        mode = "raw" if work.is_raw else "jpg"
         quality = {"orig": 95, "short256": 90}.get(work.name, 90)
         image = fields.RGBImageField(write_mode=mode, jpeg_quality=quality)
         dataset = writer.DatasetWriter(path, {"image": image}, num_workers=1)
@@ -185,14 +186,7 @@ class _Pixels:
         return len(self._work.blobs)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray]:
-        from PIL import Image
-
-        from distrain.data.raw_layout import rgb_pixels
-
-        blob = self._work.blobs[index]
-        if self._work.name == "raw":
-            return (rgb_pixels(blob),)
-        return (np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")),)
+        return (pixels_of(self._work, self._work.blobs[index]),)
 
 
 PEERS: dict[str, type[Contender]] = {

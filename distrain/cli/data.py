@@ -36,7 +36,9 @@ def pack(
     quality: Annotated[
         int | None, typer.Option(help="of JPEG files that are encoded anew (default: 90)")
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="jpeg or raw, that is pixels (default: jpeg)")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="jpeg, yuv420 or raw (default: jpeg); the last two are pixels")
+    ] = None,
     index: Annotated[
         bool,
         typer.Option("--index", help="about 1 % larger, and faster to decode by the native decoder"),

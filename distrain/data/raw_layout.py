@@ -25,12 +25,15 @@ def to_raw(image: Image.Image) -> bytes:
 
 
 def to_yuv420(image: Image.Image) -> bytes:
-    """Return a picture in encoding ``yuv420``; of mode RGB, L or YCbCr.
+    """Return a picture in encoding ``yuv420``; of any mode that Pillow converts to RGB.
 
     A chroma sample is the mean of its 2 x 2 pixels, or of those that exist at uneven borders.
     """
-    y, cb, cr = image.convert("RGB" if image.mode == "L" else image.mode).convert("YCbCr").split()
-    planes = [y, cb.reduce(2), cr.reduce(2)]
+    import cv2  # here, so that who reads no such pack does not wait for it
+
+    whole = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2YCrCb)
+    luma, cr, cb = (Image.fromarray(plane) for plane in cv2.split(whole))
+    planes = [luma, cb.reduce(2), cr.reduce(2)]
     return b"".join([RAW_HEAD.pack(*image.size), *(plane.tobytes() for plane in planes), bytes(_PADDING)])
 
 
@@ -70,11 +73,15 @@ def yuv420_pixels(blob: memoryview | bytes) -> np.ndarray:
     Raises:
         ValueError: the bytes are not as many as their head says.
     """
-    y, cb, cr = (Image.fromarray(plane) for plane in yuv420_planes(blob))
-    rule = Image.Resampling.BILINEAR if cb.width > 2 else Image.Resampling.NEAREST
-    whole = (2 * cb.width, 2 * cb.height)
-    chroma = [plane.resize(whole, rule).crop((0, 0, *y.size)) for plane in (cb, cr)]
-    return np.asarray(Image.merge("YCbCr", [y, *chroma]).convert("RGB"))
+    import cv2
+
+    luma, cb, cr = yuv420_planes(blob)
+    rule = cv2.INTER_LINEAR if cb.shape[1] > 2 else cv2.INTER_NEAREST
+    whole = (2 * cb.shape[1], 2 * cb.shape[0])
+    chroma = [
+        cv2.resize(plane, whole, interpolation=rule)[: luma.shape[0], : luma.shape[1]] for plane in (cr, cb)
+    ]
+    return cv2.cvtColor(cv2.merge([luma, *chroma]), cv2.COLOR_YCrCb2RGB)
 
 
 def _size(blob: memoryview | bytes) -> tuple[int, int]:

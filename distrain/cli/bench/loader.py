@@ -10,7 +10,7 @@ import typer
 
 
 def loader(
-    set_name: Annotated[str, typer.Option("--set", help="orig, short256 or raw")] = "orig",
+    set_name: Annotated[str, typer.Option("--set", help="orig, short256, yuv420 or raw")] = "orig",
     threads: Annotated[int, typer.Option(min=1, help="decoder threads of each contender")] = 1,
     against: Annotated[
         str | None, typer.Option(help="peers, e.g. torch,turbojpeg,dali; empty: none; default: all")
