@@ -6,19 +6,23 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mpi4py import MPI
 from PIL import Image
 
+from distrain.bench.packs import write_noise
 from distrain.data.pack import pack
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file
 import jobs
 
+MIB = 1 << 20
+
 HOLD = """
-import os, sys, time
+import os, sys, time, zlib
 from pathlib import Path
 from mpi4py import MPI
 from distrain.data import store as store_module
@@ -68,6 +72,13 @@ if when == "exchange":
     exchange()
 store = Store.open(pack, DataSettings(train="-", val="-"), WORLD)
 ready()
+if when == "check":
+    while not Path(folder, "go").exists():
+        time.sleep(0.02)
+    found = [zlib.crc32(store.blob(i)) == store.records["crc32"][i] for i in range(store.count)]
+    path = Path(folder, f"{WORLD.rank}.all")
+    path.write_text(str(found.count(True)))
+    path.rename(path.with_suffix(".right"))
 time.sleep(60)
 """
 
@@ -106,3 +117,40 @@ def test_a_killed_job_leaves_nothing_behind(
     output, _ = job.communicate(timeout=60)
     assert job.returncode != 0, output
     assert holders((folder / "1.jpg").read_bytes()) == []
+
+
+def shared_bytes() -> int:
+    """Memory of this machine that is shared, by anybody."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Shmem:"))
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts jobs of its own, once")
+def test_two_runs_on_a_node_do_not_meet_and_a_kill_frees_their_memory(tmp_path: Path) -> None:
+    """Each holds 96 MiB of its own; then every rank of both is killed at once."""
+    count, image_bytes = 96, MIB
+    jobs_of, before = [], shared_bytes()
+    for seed in (1, 2):
+        folder = tmp_path / f"job-{seed}"
+        write_noise(folder / "pack", count, image_bytes, 16, seed)
+        jobs_of.append((folder, jobs.start(2, folder, HOLD, str(folder / "pack"), str(folder), "check")))
+    wait_for(lambda: len(list(tmp_path.glob("job-*/*.pid"))) == 4)
+    held = shared_bytes()
+    for folder, _ in jobs_of:
+        (folder / "go").touch()
+    wait_for(lambda: len(list(tmp_path.glob("job-*/*.right"))) == 4)
+    assert [path.read_text() for path in tmp_path.glob("job-*/*.right")] == [str(count)] * 4
+    assert held - before > 1.5 * count * image_bytes  # others may give memory back meanwhile
+    for path in tmp_path.glob("job-*/*.pid"):
+        os.kill(int(path.read_text()), signal.SIGKILL)
+    for _, job in jobs_of:
+        output, _ = job.communicate(timeout=60)
+        assert job.returncode != 0, output
+    wait_for(lambda: held - shared_bytes() > 1.5 * count * image_bytes)

@@ -151,6 +151,21 @@ def test_fewer_images_than_a_global_batch(store: Store) -> None:
         TrainLoader(store, settings(batch_per_rank=21), ENGINE, 0, 2, seed=0)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_image_a_class_and_one_image_in_all(tmp_path: Path, count: int) -> None:
+    write_tree(tmp_path / "src", {f"c{i}": 1 for i in range(count)})
+    pack(f"imagefolder:{tmp_path}/src", tmp_path / "out")
+    few = Store.open(tmp_path / "out", settings())
+    loader = TrainLoader(few, settings(batch_per_rank=1), ENGINE, 0, 1, seed=3)
+    held_out = EvalLoader(few, settings(), ENGINE, 0, 1)
+    for epoch in range(3):
+        seen = [(i, label) for b in loader.epoch(epoch) for i, label in zip(b.indices, b.labels, strict=True)]
+        assert sorted((int(i), int(label)) for i, label in seen) == [(i, i) for i in range(count)]
+    assert [i for b in held_out for i in b.indices.tolist()] == list(range(count))
+    loader.close()
+    held_out.close()
+
+
 def test_a_batch_that_is_held_is_not_written_again(store: Store) -> None:
     """A view of the pixels is enough to keep their memory; memory that nobody holds is used again."""
     loader = TrainLoader(store, settings(), ENGINE, 0, 1, seed=1)
