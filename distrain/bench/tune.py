@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 import distrain
 from distrain.bench.allreduce import contribution, expected
-from distrain.comm import runtime, tuning
+from distrain.comm import mpi, runtime, tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import CommError
 from distrain.schedule.advice import Choice, candidates, estimate
@@ -162,8 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rails", type=int, default=0, help="network ports of a node; 0: counted")
     parser.add_argument("--out", help="file for one JSON object a size")
     given = parser.parse_args(argv)
-    # inside a node gradients travel in its memory; what is measured are the messages
-    settings = CommSettings(algorithm="auto", node_memory=False, rails=given.rails or None)
+    # Inside one node gradients travel in its memory, and what is measured are messages. Of several nodes
+    # the hierarchical algorithms use memory too, and are measured so.
+    several = mpi.discover_world(mpi.initialize()).nodes > 1
+    settings = CommSettings(algorithm="auto", node_memory=several, rails=given.rails or None)
     table = tune(given.seconds, settings)
     world = runtime.current().world
     if world.rank == 0:

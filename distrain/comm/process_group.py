@@ -13,6 +13,7 @@ from typing import Any
 
 from distrain.comm import doors, runtime
 from distrain.comm.group_moves import Moves
+from distrain.comm.levels import open_levels
 from distrain.comm.members import Members
 from distrain.comm.shared.channel import open_channel
 from distrain.comm.wire import Wire
@@ -60,9 +61,11 @@ def create_group(options: Any) -> DistrainProcessGroup:
 
     found = Members(str(options.group_id), tuple(members), state.world)
     group_comm = state.engine.call(communicator)
-    shares = state.settings.node_memory and len(set(found.nodes)) == 1
-    channel = state.engine.call(lambda: open_channel(group_comm, shares))
-    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found, state.chooser)
+    shares = state.settings.node_memory
+    one_node = shares and len(set(found.nodes)) == 1
+    channel = state.engine.call(lambda: open_channel(group_comm, one_node))
+    levels = state.engine.call(lambda: open_levels(group_comm, found.nodes)) if shares else None
+    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found, state.chooser, levels)
     return DistrainProcessGroup(wire, options.timeout)
 
 

@@ -19,6 +19,7 @@ from distrain.comm.choice import Chooser
 from distrain.comm.compiled import CompiledOperation, codes_of
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
+from distrain.comm.levels import BETWEEN, Levels, LevelsOperation, inside
 from distrain.comm.members import Members
 from distrain.comm.messages import LONGEST_MESSAGE, Program
 from distrain.comm.narrow import NarrowOperation
@@ -75,6 +76,7 @@ class Wire:
         channel: exchange in memory, where all ranks of the group share a node that allows it.
         members: who they are; with it, ranks compare what they call (see `sign`).
         chooser: which algorithm runs; None: by the settings alone.
+        levels: memory of the nodes, for a group of several that allow it; see `levels.py`.
     """
 
     def __init__(
@@ -86,14 +88,19 @@ class Wire:
         channel: Channel | None = None,
         members: Members | None = None,
         chooser: Chooser | None = None,
+        levels: Levels | None = None,
     ) -> None:
         self.comm, self.engine, self.settings, self.nodes = comm, engine, settings, nodes
-        self.channel = channel
+        self.channel, self.levels = channel, levels
         # A timeline shows each collective, which calls of C do not tell about.
         self.direct = None if channel is None else Direct(channel, engine, quick=not settings.timeline)
         self._quick = None if self.direct is None else self.direct.caller
         if channel is not None and members is not None:
             channel.name = members.name
+        if levels is not None and members is not None:
+            here = [rank for rank, node in enumerate(nodes) if node == nodes[comm.Get_rank()]]
+            for each in (levels.scatter, levels.gather):
+                each.name = lambda local: members.name(here[local])
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         limit = comm.Get_attr(MPI.TAG_UB)
         if limit is None or limit < SMALLEST_TAG_LIMIT:
@@ -112,8 +119,9 @@ class Wire:
             self._roll = Roll(comm, self.first_user_tag - 1, members)
         self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
-        # The plan and the tags to take. What was chosen stays: choosing costs as much as ten messages.
-        self._plans: dict[tuple[Choice | None, Collective, int, int], tuple[Plan, int]] = {}
+        # The plan, the tags to take, and whether nodes combine in memory. What was chosen stays: choosing
+        # costs as much as ten messages.
+        self._plans: dict[tuple[Choice | None, Collective, int, int, bool], tuple[Plan, int, bool]] = {}
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
         self.compiled = (
             messages.library() is not None
@@ -137,22 +145,43 @@ class Wire:
         """
         buffer.check(reduction)
         if wire_dtype is not None:
-            plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
+            plan, lanes, _ = self._plan(collective, buffer, able=False)
             first_tag = self.tags.take(lanes)
             return NarrowOperation(wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
         if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
             if self.direct is not None:
                 self.direct.flush()
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
-        plan, lanes = self._plan(collective, buffer.count, buffer.itemsize)
+        levels, within = self.levels, inside(reduction)
+        able = (
+            levels is not None
+            and collective is Collective.ALLREDUCE
+            and levels.scatter.supports(buffer.dtype, within)
+        )
+        plan, lanes, layered = self._plan(collective, buffer, able)
+        if levels is None or not layered:
+            return self._messages(plan, lanes, buffer, reduction, self.comm, kind)
+        between = self._messages(plan, lanes, levels.part_of(buffer), within, levels.across, kind)
+        return LevelsOperation(levels, buffer, reduction, between, self.comm.handle, self.size, kind)
+
+    def _messages(
+        self,
+        plan: Plan,
+        lanes: int,
+        buffer: FlatBuffer,
+        reduction: Reduction,
+        comm: MPI.Intracomm,
+        kind: str,
+    ) -> Operation:
+        """Return the operation that runs a plan."""
         first_tag = self.tags.take(lanes)
         codes = codes_of(buffer.dtype, reduction) if self.compiled else None
         if codes is not None:
             program = self._program(plan, buffer.itemsize)
             return CompiledOperation(
-                plan, program, codes, buffer, reduction, self.comm, first_tag, self.pool, kind
+                plan, program, codes, buffer, reduction, comm, first_tag, self.pool, kind
             )
-        return ScheduleOperation(plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
+        return ScheduleOperation(plan, buffer, reduction, comm, first_tag, self.pool, kind)
 
     def number(
         self,
@@ -198,23 +227,32 @@ class Wire:
         if self._roll is not None:
             operation.guard = self._roll.enter(call, late=isinstance(operation, SharedOperation))
 
-    def _plan(self, collective: Collective, count: int, itemsize: int) -> tuple[Plan, int]:
-        """Return this rank's plan, and the tags to take for it.
+    def _plan(self, collective: Collective, buffer: FlatBuffer, able: bool) -> tuple[Plan, int, bool]:
+        """Return this rank's plan, the tags to take for it, and whether it is one between nodes.
 
         The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
         about a size would from then on talk past each other without an error.
+
+        Args:
+            collective: what is computed.
+            buffer: the payload.
+            able: the memory of nodes may serve; see `levels.py`.
         """
-        key = (self.chooser.forced, collective, count, itemsize)
+        count, itemsize = buffer.count, buffer.itemsize
+        key = (self.chooser.forced, collective, count, itemsize, able)
         if key not in self._plans:
             choice = self.chooser.choose(self.nodes, collective, count * itemsize)
-            schedule = generate(
-                choice.algorithm, self.size, choice.colors, collective=collective, nodes=self.nodes
-            )
+            layered = self.levels is not None and able and choice.algorithm in BETWEEN
+            nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
+            if self.levels is not None and layered:
+                count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
+                nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
+            schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
             if len(self._plans) >= PLANS_KEPT:
-                oldest, _ = self._plans.pop(next(iter(self._plans)))
+                oldest, *_ = self._plans.pop(next(iter(self._plans)))
                 self._programs.pop(id(oldest), None)
-            plan = make_plan(schedule, self.rank, count, itemsize, choice.segment_bytes, WINDOW)
-            self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW
+            plan = make_plan(schedule, rank, count, itemsize, choice.segment_bytes, WINDOW)
+            self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
         return self._plans[key]
 
     def _program(self, plan: Plan, itemsize: int) -> Program:
@@ -230,6 +268,8 @@ class Wire:
         if self.comm != MPI.COMM_NULL:
             if self._roll is not None:
                 self.engine.call(self._roll.close)
+            if self.levels is not None:
+                self.engine.call(self.levels.close)
             self.engine.call(self.comm.Free)
             if self.members is not None:
                 board.calls.pop(self.members.key, None)

@@ -54,13 +54,13 @@ class Speeds:
         step_seconds: of one step between nodes: latency, and the work of both ranks' communication threads.
         bytes_per_second: of one rail, each direction.
         local_step_seconds: of one step between ranks of a node.
-        local_bytes_per_second: copy between two ranks of a node.
+        local_bytes_per_second: payload that the ranks of a node combine in its memory.
     """
 
     step_seconds: float = 50e-6
     bytes_per_second: float = 1.2e9
     local_step_seconds: float = 20e-6
-    local_bytes_per_second: float = 4e9
+    local_bytes_per_second: float = 6e9
 
 
 def estimate(

@@ -1,0 +1,97 @@
+"""Whole jobs on nodes of the test's making, two ranks each: training, a broken rank, calls that differ."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_jobs import mpirun
+
+from distrain.comm.shared import native
+
+pytestmark = [
+    pytest.mark.ranks(1),
+    pytest.mark.seconds(120),
+    pytest.mark.skipif(not native.build_info()[0], reason=f"exchange in memory: {native.build_info()[1]}"),
+]
+PREAMBLE = """
+import torch, torch.distributed as dist
+import distrain
+from distrain.comm import mpi
+from distrain.comm.faults import fault_point
+from distrain.comm.settings import CommSettings
+from distrain.world import World
+mpi.discover_world = lambda comm: World.of(comm.rank, ["a", "b", "a", "b"])
+world = distrain.init_process_group(
+    CommSettings(stall_seconds=0.5, abort_seconds=2, algorithm="hierarchical")
+)
+"""
+
+
+def test_gradients_go_through_the_memory_of_the_nodes(tmp_path: Path) -> None:
+    """Against one process with all samples; and a subgroup that has one rank a node goes by messages."""
+    script = (
+        PREAMBLE
+        + """
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 10))
+samples = torch.randn(8, 40)
+model(samples).square().mean().backward()
+whole = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).clone()
+model.zero_grad()
+parallel = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.01)
+parallel(samples[2 * world.rank :][:2]).square().mean().backward()
+mine = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+assert torch.allclose(mine, whole, atol=1e-6), (mine - whole).abs().max()
+work = dist.all_reduce(mine, async_op=True)
+work.wait()
+assert work.algorithm == "memory of the nodes, multicolor_ring/2 between them", work.algorithm
+pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+tensor = torch.tensor([10.0**world.rank])
+dist.all_reduce(tensor, group=pairs[world.rank // 2])
+assert tensor.item() == (11.0, 1100.0)[world.rank // 2]
+assert pairs[world.rank // 2]._wire.levels is None
+distrain.destroy_process_group()
+"""
+    )
+    job = mpirun(script, tmp_path, ranks=4)
+    assert job.returncode == 0, job.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("stop", r"missing: rank 3 on b: it does not answer: stopped"),
+        ("kill", "signal 9"),
+    ],
+)
+def test_a_broken_rank_is_named(tmp_path: Path, kind: str, said: str) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    script = (
+        PREAMBLE
+        + """
+for step in range(4):
+    fault_point(world.rank, step)
+    dist.all_reduce(torch.ones(10_000))
+print("came through")
+"""
+    )
+    job = mpirun(script, tmp_path, ranks=4, DISTRAIN_FAULT=f"rank=3,step=2,kind={kind}")
+    assert job.returncode != 0 and "came through" not in job.stdout
+    assert re.search(said, job.stderr), job.stderr
+    assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
+
+
+@pytest.mark.parametrize(("count", "check"), [(10, True), (10_000, True), (10_000, False)])
+def test_calls_that_differ_are_named(tmp_path: Path, count: int, check: bool) -> None:
+    """Rank 3 passes one element more; without notes its neighbour in memory, rank 1, finds it."""
+    script = PREAMBLE.replace("stall_seconds", f"check={check}, stall_seconds").replace(
+        "abort_seconds=2", "abort_seconds=20"
+    )
+    job = mpirun(script + f"dist.all_reduce(torch.ones({count} + world.rank // 3))", tmp_path, ranks=4)
+    assert job.returncode == 1
+    called = r"called (allreduce|reduce_scatter) \(sum\).*? of \d+ elements.* called .*? of \d+ elements"
+    found = re.search(called, job.stderr)
+    assert found, job.stderr
+    assert f"{count} elements" in found[0] and f"{count + 1} elements" in found[0]
