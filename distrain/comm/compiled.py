@@ -27,6 +27,7 @@ FIRST_NANOSECONDS = 2_000_000
 _SPIN, _LONGEST = round(Pace.SPIN_SECONDS * 1e9), round(Pace.LONGEST_SECONDS * 1e9)
 # Short payloads are a chain of short waits, and a sleeper gets its core back late where others want it:
 # they poll for longer, giving the core away between polls. 16 hosts, 1 MB, beside busy threads: 31 ms -> 19.
+# Only a caller that waits does so: beside a backward pass each poll delays its threads, on some rank a lot.
 SHORT_BYTES = 4 << 20
 _SPIN_SHORT = 2_000_000
 
@@ -98,7 +99,7 @@ class CompiledOperation(Operation):
             self._work,
             self.is_alone,
             self.news,
-            _SPIN_SHORT if self.size_bytes <= SHORT_BYTES else _SPIN,
+            _SPIN_SHORT if self.caller_waits and self.size_bytes <= SHORT_BYTES else _SPIN,
             _LONGEST,
         )
         self._check(code)

@@ -314,7 +314,7 @@ class Engine:
         for entry in tuple(self._flight):
             completion = self._current = entry[1]
             operation = completion.operation
-            operation.is_alone = alone
+            operation.is_alone, operation.caller_waits = alone, self._guest_works
             before = operation.moved
             if not completion.carried_out:
                 completion.carried_out = operation.progress()

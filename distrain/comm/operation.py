@@ -43,6 +43,7 @@ class Operation:
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
+        caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
         is_ready: False while the payload is still being computed; those behind it wait too.
         before: called in the engine thread just before `start`, e.g. to fill a send buffer.
         after: called in the engine thread when complete, e.g. to copy a result out.
@@ -61,6 +62,7 @@ class Operation:
     timeout_seconds: float | None = None
     waits = False
     is_alone = False
+    caller_waits = False
     news = ctypes.c_int(0)
     before: Callable[[], Any] | None = None
     after: Callable[[], Any] | None = None
