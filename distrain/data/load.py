@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,15 @@ def load_pieces(
     Raises:
         DataError: a shard cannot be read or is damaged; that of the first such piece.
     """
+    in_threads(
+        [partial(load_piece, path, manifest, piece, memory, handle) for piece, memory in placed], threads
+    )
+
+
+def in_threads(jobs: Sequence[Callable[[], None]], threads: int) -> None:
+    """Run jobs, ``threads`` at once; after an error none begins any more, and the first one is raised."""
     with ThreadPoolExecutor(threads, thread_name_prefix="distrain-load") as pool:
-        loads = [pool.submit(load_piece, path, manifest, piece, memory, handle) for piece, memory in placed]
+        loads = [pool.submit(job) for job in jobs]
         wait(loads, return_when=FIRST_EXCEPTION)
         pool.shutdown(cancel_futures=True)  # after an error; those that run end
     for load in loads:

@@ -51,6 +51,11 @@ class DataSettings(Settings):
     memory: Literal["node", "disk"] = Field(
         "node", description="node: one copy in the memory of each node, shared by its ranks; disk: memory map"
     )
+    index: Literal["pack", "load"] = Field(
+        "pack",
+        description="of JPEGs, for the native decoder: pack: as `distrain pack --index` stored; load: images "
+        "packed without one get it while they are loaded",
+    )
     group_nodes: int = Field(
         1, ge=1, description="nodes that hold the training set together, each a part; groups replicate it"
     )
@@ -112,6 +117,11 @@ class DataSettings(Settings):
             raise ValueError(
                 f"group_nodes={self.group_nodes} shares memory, and memory=disk uses none; "
                 "set memory=node or group_nodes=1"
+            )
+        if self.index == "load" and (self.group_nodes > 1 or self.memory == "disk"):
+            raise ValueError(
+                f"index=load does not go with memory={self.memory} and group_nodes={self.group_nodes}: "
+                "a node indexes all images, in memory; pack with --index instead"
             )
         if (self.partial is None) == (self.reshuffle == "partial"):
             raise ValueError(

@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from distrain.data.format import ALIGNMENT, Manifest
+from distrain.data.format import ALIGNMENT, RECORD, Manifest
 from distrain.data.groups import Groups, bounds_of, cut_by_readers, eval_range, eval_rank
+from distrain.data.index_load import indexed_room
 from distrain.data.order import steps_per_epoch
 from distrain.data.reading import GlobalReading, PartialReading, Reading, partial_steps
 from distrain.data.routes import Planner
@@ -65,9 +66,17 @@ class Sharing:
     def bytes_per_node(self) -> int:
         """Bytes that a node needs for both packs, about; with what arrives from other nodes."""
         if self.is_whole:
-            return self.train.bytes_in_memory + self.val.bytes_in_memory
+            return sum(pack.bytes_in_memory + self._index_bytes(pack) for pack in (self.train, self.val))
         parts = self.train.bytes_of_part(self.groups.nodes_each)
         return parts + self.room_per_node + self.val.bytes_of_part(len(self.groups.ranks_on))
+
+    def _index_bytes(self, pack: Manifest) -> int:
+        """Bytes that indexes take which are made while a pack is loaded, about."""
+        if self.settings.index != "load" or pack.encoding != "jpeg":
+            return 0
+        mean = np.zeros(1, RECORD)
+        mean["width"], mean["height"] = math.ceil(pack.mean_width), math.ceil(pack.mean_height)
+        return pack.count * int(indexed_room(mean)[0])
 
     @property
     def room_per_node(self) -> int:

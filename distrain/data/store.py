@@ -17,6 +17,7 @@ import numpy as np
 
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
+from distrain.data.index_load import can_index, load_indexed, scratch_bytes, widened
 from distrain.data.load import Piece, load_pieces, pieces_of, read_image
 from distrain.data.memory import Memory, allocate, check_room_of_all
 from distrain.data.pool import usable_cores
@@ -89,7 +90,7 @@ class Store:
 
         Args:
             path: folder of the pack.
-            settings: ``memory`` is read.
+            settings: ``memory`` and ``index`` are read.
             node_comm: the ranks of this node; None: this rank alone.
             part: gives the images that this node holds, from the records of all; None: the whole pack.
                 Only with ``memory="node"``.
@@ -104,7 +105,7 @@ class Store:
         manifest = _agreed_manifest(where, node_comm)
         if settings.memory == "disk":
             return _open_disk(where, manifest, node_comm)
-        return _open_node(where, manifest, node_comm, part, extra_bytes)
+        return _open_node(where, manifest, node_comm, part, extra_bytes, settings.index == "load")
 
     @property
     def count(self) -> int:
@@ -228,16 +229,21 @@ def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Intracomm | None) 
 
 
 def _open_node(
-    path: Path, manifest: Manifest, comm: MPI.Intracomm | None, part: Part | None, extra: int
+    path: Path, manifest: Manifest, comm: MPI.Intracomm | None, part: Part | None, extra: int, index: bool
 ) -> Store:
     rank, ranks = (0, 1) if comm is None else (comm.rank, comm.size)
-    if part is None:  # known before anything is read
+    threads = load_threads(ranks)
+    index = index and part is None and _agreed_index(path, manifest, comm)
+    if part is None and not index:  # known before anything is read
         check_room_of_all(comm, path, manifest.bytes_in_memory, extra)
     records, table = _load_records(path, manifest, comm)
     held = range(manifest.count) if part is None else part(records)
     pieces = pieces_of(manifest, records, held)
+    if index:
+        pieces = widened(pieces, manifest, records)
+        extra += scratch_bytes(manifest, ranks * threads)
     size = sum(piece.bytes for piece in pieces)
-    if part is not None:
+    if part is not None or index:
         check_room_of_all(comm, path, size, extra)
     if rank == 0:
         log.info(
@@ -248,12 +254,22 @@ def _open_node(
     placed = [(piece, memory.view[piece.at : piece.at + piece.bytes]) for piece in pieces]
     error: DistrainError | None = None
     try:
-        load_pieces(path, manifest, placed[rank::ranks], memory.handle, load_threads(ranks))
+        if index:
+            load_indexed(path, manifest, placed[rank::ranks], records, threads)
+        else:
+            load_pieces(path, manifest, placed[rank::ranks], memory.handle, threads)
     except DistrainError as found:
         error = found
     memory.filled()
     agree(comm, error)  # also the barrier after which all images are there
     return Store(path, manifest, records, placed, held, [table, memory])
+
+
+def _agreed_index(path: Path, manifest: Manifest, comm: MPI.Intracomm | None) -> bool:
+    """Return whether images are indexed here, as the first rank of the node finds. Collective."""
+    if comm is None:
+        return can_index(path, manifest)
+    return comm.bcast(can_index(path, manifest) if comm.rank == 0 else False)
 
 
 def load_threads(ranks: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from PIL import Image
 
 from distrain import node_memory
 from distrain.data import memory as memory_module
-from distrain.data.decode.engine import create
+from distrain.data.decode import indexed
+from distrain.data.decode.engine import create, native_or_reason
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.order import EpochOrder
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
-from distrain.errors import ConfigError, DataError
+from distrain.errors import ConfigError, DataError, DistrainError
 
 WORLD = MPI.COMM_WORLD
 COUNT = 23
@@ -70,6 +72,29 @@ def test_every_rank_reads_every_image(root: Path, memory: str) -> None:
     store = Store.open(root / "pack", settings(memory=memory), WORLD)
     check_contents(store, root)
     store.close()
+
+
+@pytest.mark.skipif(isinstance(native_or_reason(), str), reason="no native decoder here")
+def test_the_ranks_make_an_index_together(root: Path) -> None:
+    store = Store.open(root / "pack", settings(index="load"), WORLD)
+    found = [bytes(store.blob(i)) for i in range(COUNT)]
+    expected = [indexed.index(path.read_bytes()) for path in sorted((root / "src").glob("*/*"))]
+    assert found == expected and None not in expected
+    assert [zlib.crc32(blob) for blob in found] == store.records["crc32"].tolist()
+    assert not store.records.flags.writeable
+    store.close()
+
+
+@pytest.mark.skipif(isinstance(native_or_reason(), str), reason="no native decoder here")
+def test_damage_found_while_an_index_is_made_is_an_error_of_all_ranks(root: Path) -> None:
+    if WORLD.rank == 0:
+        shard = root / "pack" / "shard-00003.bin"
+        data = bytearray(shard.read_bytes())
+        data[-70] ^= 1
+        shard.write_bytes(data)
+    WORLD.Barrier()
+    with pytest.raises(DistrainError, match="shard-00003"):
+        Store.open(root / "pack", settings(index="load"), WORLD)
 
 
 def maps() -> list[list[str]]:
