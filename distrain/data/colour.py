@@ -1,4 +1,4 @@
-"""Colour jitter: brightness, contrast and saturation of training images, by Pillow.
+"""Colour jitter: brightness, contrast and saturation of training images.
 
 The factors come from a hash of (seed, epoch, image), like crops and flips. The three changes are made
 in this order, not in a random one.
@@ -7,13 +7,13 @@ in this order, not in a random one.
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageEnhance
 
+from distrain.data import pixels as px
 from distrain.data.hashing import key, streams, uniforms
 from distrain.data.settings import JitterSettings
 
 _COLOUR = 0x636F6C  # keeps these numbers apart from those of crops and order
-_CHANGES = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+_CHANGES = (px.brightness, px.contrast, px.saturation)
 
 
 def jitter_factors(settings: JitterSettings, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
@@ -26,9 +26,10 @@ def jitter_factors(settings: JitterSettings, seed: int, epoch: int, indices: np.
 
 def jitter(images: np.ndarray, factors: np.ndarray) -> None:
     """Change the colours of images uint8 [N, H, W, 3] in place by factors float64 [N, 3]; 1: no change."""
-    for pixels, wanted in zip(images, factors.tolist(), strict=True):
-        image = Image.fromarray(pixels)
+    for image, wanted in zip(images, factors.tolist(), strict=True):
+        changed = image
         for change, factor in zip(_CHANGES, wanted, strict=True):
             if factor != 1:
-                image = change(image).enhance(factor)
-        pixels[...] = np.asarray(image)
+                changed = change(changed, factor)
+        if changed is not image:
+            image[...] = changed

@@ -13,7 +13,6 @@ import torch
 
 from distrain.data.assemble import Assembler
 from distrain.data.augment import eval_crops, train_crops, whole_crops
-from distrain.data.colour import jitter, jitter_factors
 from distrain.data.decode.engine import DecodeEngine
 from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
@@ -225,12 +224,23 @@ class TrainLoader(_Loader):
             piece = slice(part.start, part.stop)
             drawn = plan.crops[piece], plan.flips[piece]
             used = self._assembler.fill(plan.indices[piece], drawn, crops, out, blobs)
-            if settings.augment.jitter.is_on:
-                jitter(out, jitter_factors(settings.augment.jitter, self._seed, epoch, used))
+            self._recolour(epoch, used, out)
             return used
 
         images, pixels = self._buffers.take(settings.batch_per_rank, settings.image_size_of(epoch))
         return Work(images, pixels, fill)
+
+    def _recolour(self, epoch: int, indices: np.ndarray, images: np.ndarray) -> None:
+        """Change decoded training crops in place, each by its own draws."""
+        rule = self._settings.augment
+        if rule.jitter.is_on:
+            from distrain.data.colour import jitter, jitter_factors  # OpenCV, only where it is used
+
+            jitter(images, jitter_factors(rule.jitter, self._seed, epoch, indices))
+        if rule.randaugment.ops:
+            from distrain.data import randaugment
+
+            randaugment.apply(images, *randaugment.draw(rule.randaugment, self._seed, epoch, indices))
 
 
 class EvalLoader(_Loader):

@@ -22,8 +22,15 @@ class JitterSettings(Settings):
         return max(self.brightness, self.contrast, self.saturation) > 0
 
 
+class RandAugmentSettings(Settings):
+    """RandAugment of training images (Cubuk et al. 2020); none if ops is 0."""
+
+    ops: int = Field(0, ge=0, le=14, description="operations drawn for each image, e.g. 2")
+    magnitude: float = Field(9.0, ge=0, le=30, description="strength of all operations; 30 is the strongest")
+
+
 class AugmentSettings(Settings):
-    """Training transform: what is cut out of an image, flip, colours."""
+    """Training transform: what is cut out of an image, flip, colours, RandAugment."""
 
     crop: Literal["random", "center", "whole"] = Field(
         "random",
@@ -33,6 +40,7 @@ class AugmentSettings(Settings):
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio (width/height) of the crop")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     jitter: JitterSettings = JitterSettings()
+    randaugment: RandAugmentSettings = RandAugmentSettings()
 
     @model_validator(mode="after")
     def _ranges(self) -> AugmentSettings:
