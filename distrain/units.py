@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ _BYTES = {
     "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
+LONGEST = 1e12
+"""Epochs or steps of the longest duration; every number of steps up to here is a float without loss."""
 _SECONDS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
 
@@ -21,7 +24,10 @@ def _quantity(text: str, what: str, example: str) -> tuple[float, str]:
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise UsageError(what, f"{text!r} is not a number with a unit", f"write it like {example!r}")
-    return float(match[1]), match[2].lower()
+    number = float(match[1])
+    if math.isinf(number):
+        raise UsageError(what, f"{text!r} is too large for a number", f"write it like {example!r}")
+    return number, match[2].lower()
 
 
 def parse_bytes(value: int | str) -> int:
@@ -57,8 +63,8 @@ def parse_seconds(value: int | float | str) -> float:
         UsageError: the text is not a number with a unit of time, or is negative.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value < 0:
-            raise UsageError("time", f"{value} is negative", "give 0 or more seconds")
+        if not value >= 0:  # as nan is not
+            raise UsageError("time", f"{value} is not 0 or more", "give 0 or more seconds")
         return float(value)
     number, unit = _quantity(str(value), "time", "60s")
     if unit not in _SECONDS:
@@ -93,6 +99,8 @@ class Duration:
             raise UsageError(
                 "duration", f"{value!r} has the unknown unit {unit!r}", "use 'ep' (epochs) or 'st' (steps)"
             )
+        if number > LONGEST:
+            raise UsageError("duration", f"{value!r} is more than 10**12", "write a shorter one")
         if unit == "st" and number != int(number):
             raise UsageError("duration", f"{value!r} is not a whole number of steps", "write e.g. '500st'")
         return cls(number, unit)
@@ -102,4 +110,5 @@ class Duration:
         return round(self.count * steps_per_epoch) if self.unit == "ep" else int(self.count)
 
     def __str__(self) -> str:
-        return f"{self.count:g}{self.unit}"
+        # repr of a float reads back as the same float, which :g does not
+        return f"{int(self.count) if self.count == int(self.count) else repr(self.count)}{self.unit}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import distrain
+from distrain.config import document
 from distrain.errors import ConfigError, LaunchError, nearest
 from distrain.launch.failures import FOLDER as FAILURES
 
@@ -45,13 +46,26 @@ def _made(run: Path) -> float:
     return max(p.stat().st_mtime for p in (run / CHECKPOINTS).glob("step-*.pt"))
 
 
+def name_of(run: Path) -> str | None:
+    """Return the name that a run has in its ``config.yaml``; None if that does not say."""
+    try:
+        values, _ = document.parse((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return None
+    return str(values["name"]) if isinstance(values, dict) and "name" in values else None
+
+
 def attempts(runs: Path, name: str) -> list[Path]:
-    """Return the folders NAME, NAME-2, NAME-3, ... that exist, in this order."""
+    """Return the folders NAME, NAME-2, NAME-3, ... of the runs of this name, in this order.
+
+    The configuration decides whose a folder is: ``net-50`` may be the fiftieth of ``net`` or the first
+    of ``net-50``.
+    """
     pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
     found = []
     for path in runs.iterdir() if runs.is_dir() else ():
         match = pattern.fullmatch(path.name)
-        if match and path.is_dir():
+        if match and name_of(path) == name:
             found.append((int(match[1] or 1), path))
     return [path for _, path in sorted(found)]
 

@@ -30,15 +30,15 @@ def judge(run: Path, outcome: Outcome) -> Verdict:
     A rank's own failure file counts most: exit codes of mpirun differ from MPI to MPI, and Open MPI
     returns 0 when it loses a whole host.
     """
-    state = status(run)
+    state, failure = status(run), first_failure(run)
     if state == "completed" and outcome.code == 0:
         return Verdict(0, "")
     if outcome.signal is not None or state == "stopped":
         asked = outcome.signal
         code = 1 if asked in (None, signal.SIGUSR1) else 128 + asked
         kept = "with a checkpoint; go on with --resume auto" if state == "stopped" else "without a checkpoint"
-        return Verdict(code, f"distrain: {run} was stopped {kept}")
-    failure = first_failure(run)
+        stopped = f"distrain: {run} was stopped {kept}"
+        return Verdict(code, f"{describe(failure)}\n{stopped}" if failure else stopped)
     if failure is not None:
         return Verdict(failure.exit_code, describe(failure))
     if outcome.code != 0:

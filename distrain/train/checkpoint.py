@@ -16,18 +16,20 @@ from typing import Any
 
 import torch
 
+from distrain.files import TEMPORARY, write_atomic
 from distrain.train.errors import CheckpointError
-from distrain.train.files import TEMPORARY, write_atomic
 from distrain.units import format_bytes
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.pt")
+_ASIDE = ".damaged"
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`.
+    """Write a checkpoint and remove all but the newest `keep`, of which this one always is the first.
 
+    A file of a later step is neither removed nor counted: it is of no use to the run that is here now.
     Costs the size of the state twice in host memory, for as long as the write takes.
 
     Raises:
@@ -42,7 +44,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         for left_over in folder.glob(f"*{TEMPORARY}"):  # of a run that was killed while writing
             left_over.unlink()
         write_atomic(path, payload)
-        for old in listed(folder)[keep:]:
+        earlier = [old for old in listed(folder) if old != path and _step(old) <= step]
+        for old in earlier[keep - 1 :]:
             old.unlink()
     except OSError as error:
         earlier = listed(folder)
@@ -59,9 +62,13 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
 def listed(folder: Path) -> list[Path]:
     """Checkpoints in the folder by their names, newest first; they may be damaged."""
-    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    found = [path for path in folder.glob("*.pt") if _NAME.fullmatch(path.name)]
     # Of two files for one step the one written last counts.
-    return [path for _, path in sorted(found, key=lambda x: (x[0], x[1].stat().st_mtime_ns), reverse=True)]
+    return sorted(found, key=lambda path: (_step(path), path.stat().st_mtime_ns), reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def newest_valid(folder: Path) -> tuple[Path, bytes] | None:
@@ -83,6 +90,26 @@ def newest_valid(folder: Path) -> tuple[Path, bytes] | None:
             path, len(payload),
         )  # fmt: skip
     return None
+
+
+def set_aside(folder: Path, resumed: Path) -> None:
+    """Rename the files that are listed before the one that was resumed, so that none counts any more.
+
+    All of them are damaged, or they would have been resumed. They keep their bytes under the name
+    ``step-...pt.damaged``.
+
+    Raises:
+        CheckpointError: one cannot be renamed.
+    """
+    for path in listed(folder):
+        if path == resumed:
+            return
+        try:
+            path.rename(path.with_name(path.name + _ASIDE))
+        except OSError as error:
+            raise CheckpointError(
+                str(path), f"is damaged and cannot be set aside ({error})", "remove or rename it by hand"
+            ) from error
 
 
 def unpack(payload: bytes) -> dict[str, Any]:

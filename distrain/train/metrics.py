@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distrain.files import write_atomic
 from distrain.train.evaluate import Evaluation
-from distrain.train.files import write_atomic
 from distrain.train.meter import Interval
 
 Record = dict[str, Any]

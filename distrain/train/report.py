@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from distrain.train.files import write_atomic
+from distrain.files import write_atomic
 from distrain.train.metrics import to_json
 from distrain.train.parts import Result
 
@@ -52,5 +52,5 @@ def _rows(result: Result, folder: Path) -> list[tuple[str, str]]:
         rows.append(("skipped", f"{result.skipped_images} images that did not decode"))
     rows.append(("run folder", str(folder)))
     if result.status == "stopped":
-        rows.append(("next", "resume it with --resume: a checkpoint was written"))
+        rows.append(("next", "go on with --resume auto: a checkpoint was written"))
     return rows

@@ -175,6 +175,7 @@ def _newest(parts: Parts) -> tuple[Path, bytes] | None:
     if found is None:
         log.info("%s: no checkpoint yet, training starts from the beginning", folder)
         return None
+    checkpoint.set_aside(folder, found[0])
     log.info("resuming from %s", found[0])
     return found
 

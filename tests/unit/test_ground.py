@@ -48,6 +48,30 @@ def test_seconds(text: str | int, seconds: float) -> None:
     assert parse_seconds(text) == pytest.approx(seconds)
 
 
+@given(st.one_of(st.integers(0, 10**12).map(float), st.floats(0, 1e12)))
+def test_durations_are_written_without_loss(count: float) -> None:
+    for unit in ("ep", "st") if count == int(count) else ("ep",):
+        duration = Duration(count, unit)
+        assert Duration.parse(str(duration)) == duration
+
+
+def test_the_steps_of_a_long_duration() -> None:
+    assert str(Duration.parse("1234567st")) == "1234567st"
+    assert str(Duration.parse("0.25ep")) == "0.25ep"
+
+
+@pytest.mark.parametrize("text", ["1e999ep", "1e999st", "1e13ep", 10**400])
+def test_durations_that_are_too_long(text: str | int) -> None:
+    with pytest.raises(UsageError, match=r"too large|more than"):
+        Duration.parse(text)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, "1e999s"])
+def test_seconds_that_are_no_time(value: float | str) -> None:
+    with pytest.raises(UsageError):
+        parse_seconds(value)
+
+
 @pytest.mark.parametrize(
     ("text", "steps"), [("90ep", 900), ("0.25ep", 2), ("17st", 17), (3, 30), (Duration(1, "ep"), 10)]
 )

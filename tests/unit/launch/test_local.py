@@ -165,6 +165,15 @@ def test_interrupted_without_a_checkpoint(tmp_path: Path) -> None:
     assert verdict.code == 130 and "without a checkpoint" in verdict.message
 
 
+def test_a_failure_is_told_though_a_signal_came_too(tmp_path: Path) -> None:
+    leave(tmp_path, 3, at=10.0)
+    verdict = judge(tmp_path, Outcome(1, signal.SIGTERM))
+    assert verdict.code == 143
+    first, last = verdict.message.splitlines()[0], verdict.message.splitlines()[-1]
+    assert first == "---- rank 3 failed first ----" and "Traceback of 3" in verdict.message
+    assert last.endswith("was stopped without a checkpoint")
+
+
 def test_code_zero_without_a_result_is_a_failure(tmp_path: Path) -> None:
     verdict = judge(tmp_path, Outcome(0))
     assert verdict.code == 1 and "probably a machine was lost" in verdict.message

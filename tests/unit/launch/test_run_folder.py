@@ -14,10 +14,17 @@ from distrain.launch.run_folder import RunFolder
 
 
 def checkpoint(run: Path, step: int, at: float) -> None:
+    """A checkpoint, and the configuration of a run of the same name but for its number."""
     path = run / "checkpoints" / f"step-{step:09d}-0123456789abcdef.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
+    configure(run, run.name.removesuffix("-2"))
     os.utime(path, (at, at))
+
+
+def configure(run: Path, name: str) -> None:
+    run.mkdir(exist_ok=True)
+    (run / "config.yaml").write_text(f"name: {name}\n")
 
 
 def test_names_are_counted_up(tmp_path: Path) -> None:
@@ -37,7 +44,7 @@ def test_folder_cannot_be_made(tmp_path: Path) -> None:
 
 def test_auto_takes_the_newest_checkpoint_of_this_name(tmp_path: Path) -> None:
     for name in ("a", "a-2", "a-3", "a-10", "ab", "a-x"):
-        (tmp_path / name).mkdir()
+        configure(tmp_path / name, "a" if name != "ab" else name)
     assert [p.name for p in run_folder.attempts(tmp_path, "a")] == ["a", "a-2", "a-3", "a-10"]
     assert run_folder.choose(tmp_path, "a", "auto") is None
     checkpoint(tmp_path / "a", 10, at=1000)
@@ -46,6 +53,18 @@ def test_auto_takes_the_newest_checkpoint_of_this_name(tmp_path: Path) -> None:
     (tmp_path / "a-3" / "checkpoints").mkdir()
     (tmp_path / "a-3" / "checkpoints" / "step-000000009-00.pt.tmp").write_text("half")
     assert run_folder.choose(tmp_path, "a", "auto") == RunFolder(tmp_path / "a-2", resumes=True)
+
+
+def test_auto_does_not_take_a_run_of_another_name(tmp_path: Path) -> None:
+    """net-50 is the first run of a name of its own, not the fiftieth of net."""
+    checkpoint(tmp_path / "net-50", 7, at=9000)
+    assert run_folder.choose(tmp_path, "net", "auto") is None
+    assert run_folder.choose(tmp_path, "net-50", "auto") == RunFolder(tmp_path / "net-50", resumes=True)
+    checkpoint(tmp_path / "net", 3, at=1000)
+    assert run_folder.choose(tmp_path, "net", "auto") == RunFolder(tmp_path / "net", resumes=True)
+    (tmp_path / "net" / "config.yaml").write_text("[")  # not known whose: only by its name
+    assert run_folder.choose(tmp_path, "net", "auto") is None
+    assert run_folder.choose(tmp_path, "net", "net") == RunFolder(tmp_path / "net", resumes=True)
 
 
 def test_resume_by_name_and_by_path(tmp_path: Path) -> None:

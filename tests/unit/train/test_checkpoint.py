@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distrain.train.checkpoint import listed, newest_valid, save, unpack
+from distrain.files import write_atomic
+from distrain.train.checkpoint import listed, newest_valid, save, set_aside, unpack
 from distrain.train.errors import CheckpointError
-from distrain.train.files import write_atomic
 
 
 def state(value: float) -> dict[str, object]:
@@ -38,6 +38,22 @@ def test_keeps_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 999_999_998, 1_000_000_001):  # the last has one digit more
         save(tmp_path, step, state(step), keep=2)
     assert steps(tmp_path) == [1_000_000_001, 999_999_998]
+
+
+def test_a_damaged_later_one_does_not_push_out_the_good_ones(tmp_path: Path) -> None:
+    for step in (4, 8, 12):
+        damaged = save(tmp_path, step, state(step), keep=3)
+    damaged.write_bytes(b"cut")
+    save(tmp_path, 9, state(9), keep=1)  # not set aside: it stays, and counts for nothing
+    assert steps(tmp_path) == [12, 9]
+    found = newest_valid(tmp_path)
+    assert found is not None and unpack(found[1])["step"] == 9
+    set_aside(tmp_path, found[0])
+    assert steps(tmp_path) == [9]
+    assert (tmp_path / f"{damaged.name}.damaged").read_bytes() == b"cut"
+    for step in (10, 11):
+        save(tmp_path, step, state(step), keep=2)
+    assert steps(tmp_path) == [11, 10]
 
 
 def test_nothing_there_is_none(tmp_path: Path) -> None:
@@ -92,7 +108,7 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
     script = (
-        "import os, signal, sys; from pathlib import Path; from distrain.train.files import write_atomic\n"
+        "import os, signal, sys; from pathlib import Path; from distrain.files import write_atomic\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_atomic(Path(sys.argv[1]), b'new' * 100000)"
     )

@@ -168,6 +168,18 @@ def test_resuming_a_finished_run_evaluates_it_again(tmp_path: Path) -> None:
     assert (again.top1, again.eval_loss, again.checkpoint) == (first.top1, first.eval_loss, first.checkpoint)
 
 
+def test_resuming_before_a_damaged_checkpoint_keeps_the_good_ones(tmp_path: Path) -> None:
+    changes = {"duration": "12st", "checkpoint_every": "4st", "keep_checkpoints": 3}
+    train(make_parts(tmp_path, train=changes))
+    damaged = listed(tmp_path / "checkpoints")[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    changes |= {"checkpoint_every": "1st", "keep_checkpoints": 1}
+    result = train(make_parts(tmp_path, resume=True, train=changes))
+    assert result.resumed_from == 8 and result.status == "completed"
+    assert [p.name for p in listed(tmp_path / "checkpoints")] == [Path(result.checkpoint or "").name]
+    assert [r["step"] for r in records(tmp_path, "checkpoint")][-4:] == [9, 10, 11, 12]
+
+
 def test_accumulation_changes_nothing_with_group_norm(tmp_path: Path) -> None:
     # 16 images as one batch, and as micro-batches of 6, 6 and 4.
     losses = []
