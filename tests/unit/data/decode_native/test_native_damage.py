@@ -7,10 +7,12 @@ import threading
 import numpy as np
 import pytest
 from jpeg_pictures import SUBSAMPLINGS, decode, encode, pink_picture
+from PIL import Image
 
 from distrain.data.decode import indexed, native
 from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.library import KERNELS, library
+from distrain.data.raw_layout import RAW_ENCODINGS, to_raw, to_yuv420
 from distrain.errors import DataError, UsageError
 
 
@@ -69,6 +71,40 @@ def test_mutations_give_pixels_or_a_reason(form, kernel):
     assert decoded > 50 and refused > 200
 
 
+@pytest.mark.parametrize("encoding", RAW_ENCODINGS)
+def test_mutated_pixels_are_judged_alike_by_all_kernels(encoding):
+    """Flipped bits, mostly in width and height, and bytes too few or too many."""
+    rng = np.random.default_rng(31)
+    engines = [native.NativeRawEngine(library(kernel), encoding) for kernel in KERNELS]
+    store = to_raw if encoding == "raw" else to_yuv420
+    decoded = refused = 0
+    for _ in range(300):
+        width, height = (int(side) for side in rng.integers(1, 40, 2))
+        data = bytearray(store(Image.fromarray(pink_picture(int(rng.integers(99)), width, height))))
+        kind, at = rng.integers(4), int(rng.integers(len(data)))
+        if kind == 0:
+            data[int(rng.integers(8))] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            data[at:at] = data[at : at + int(rng.integers(1, 40))]
+        else:
+            data[max(at, 8) - len(data)] ^= 0xFF
+        results = []
+        for engine in engines:
+            try:
+                results.append(decode(engine, [bytes(data)], [(0, 0, width, height)], [False], 12, 12))
+            except DecodeError as error:
+                results.append(error.reason)
+        if isinstance(results[0], str):
+            assert results == [results[0]] * 3
+            refused += 1
+        else:
+            assert all(np.array_equal(results[0], other) for other in results)
+            decoded += 1
+    assert decoded > 50 and refused > 100
+
+
 def test_refusals_say_what_is_wrong(engine, jpeg):
     blob = indexed.index(jpeg)
     assert "begin" in refusal(engine, b"PNG, perhaps")
@@ -77,6 +113,12 @@ def test_refusals_say_what_is_wrong(engine, jpeg):
     assert "crop" in refusal(engine, blob, (-1, 0, 4, 4))
     assert "crop" in refusal(engine, blob, (0, 0, 2**31 - 1, 1))
     assert "index" in refusal(engine, blob[:4] + b"\x02" + blob[5:])
+    progressive = bytearray(blob.replace(b"\xff\xc0", b"\xff\xc2"))
+    progressive[12:16] = (
+        b"\xff" * 4
+    )  # the size of the scan: the way back to a JPEG for the other engine fails
+    reason = refusal(engine, bytes(progressive))
+    assert "progressive" in reason and "contradict" in reason
     without_tables = jpeg.replace(b"\xff\xc4", b"\xff\xfe")  # DHT segments become comments
     assert "table" in refusal(engine, without_tables)
 
