@@ -116,7 +116,8 @@ def test_refusals_say_what_is_wrong(engine, jpeg):
     progressive = bytearray(blob.replace(b"\xff\xc0", b"\xff\xc2"))
     progressive[12:16] = (
         b"\xff" * 4
-    )  # the size of the scan: the way back to a JPEG for the other engine fails
+    # The size of the scan: the way back to a JPEG, for the other engine, fails.
+    progressive[12:16] = b"\xff" * 4
     reason = refusal(engine, bytes(progressive))
     assert "progressive" in reason and "contradict" in reason
     without_tables = jpeg.replace(b"\xff\xc4", b"\xff\xfe")  # DHT segments become comments
