@@ -1,4 +1,4 @@
-"""``distrain schedule show|verify|draw``: look at the collective algorithms, as text or picture."""
+"""``distrain schedule show|verify|draw|compare``: look at the collective algorithms, as text or picture."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from distrain.errors import UsageError
+from distrain.schedule.compare import table
 from distrain.schedule.draw import draw as draw_svg
 from distrain.schedule.ir import Collective, Schedule
 from distrain.schedule.registry import generate, names
 from distrain.schedule.text import to_text
 from distrain.schedule.verify import verify as verify_laws
+from distrain.units import parse_bytes, parse_seconds
 from distrain.world import split
 
 app = typer.Typer(help="Collective algorithms as data: show, verify and draw them.", no_args_is_help=True)
@@ -87,6 +89,34 @@ def draw(
             "name a file in a folder that exists",
         ) from None
     typer.echo(f"wrote {out}", err=True)
+
+
+@app.command()
+def compare(
+    ranks: Annotated[str, typer.Option(help="Numbers of nodes, one rank each.")] = "16,64,256",
+    gbit: Annotated[str, typer.Option(help="Gbit/s of a node's link.")] = "1,10,100",
+    sizes: Annotated[str, typer.Option("--bytes", help="Payloads.")] = (
+        "1KiB,16KiB,64KiB,256KiB,1MiB,4MiB,16MiB,64MiB,256MiB"
+    ),
+    step: Annotated[str, typer.Option(help="Time of one step: latency and the work at both ends.")] = "50us",
+) -> None:
+    """Print which allreduce wins where, and its lead over the second, by the formulas that a job uses."""
+    rows = [(size, parse_bytes(size)) for size in sizes.split(",")]
+    counts = [int(_positive("--ranks", count)) for count in ranks.split(",")]
+    if min(counts) < 2:
+        raise UsageError("--ranks", f"{min(counts)} has nothing to send", "name 2 nodes or more")
+    rates = [_positive("--gbit", rate) for rate in gbit.split(",")]
+    typer.echo(table(counts, rates, rows, parse_seconds(step)), nl=False)
+
+
+def _positive(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise UsageError(option, f"{text!r} is not a number above 0", "separate numbers with commas")
+    return value
 
 
 def _schedule(algorithm: str, ranks: int, colors: int, nodes: int | None, collective: Collective) -> Schedule:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from distrain.comm import tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
-from distrain.schedule.advice import Choice, Speeds, advise
+from distrain.schedule.advice import Choice, Speeds, advise, payload_rate
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-# Of the rate of a link, what TCP leaves for the payload.
-TCP_SHARE = 0.957
 # For the collectives that a chosen algorithm lacks (trees have no halves).
 RING = "multicolor_ring"
 # Names of network interfaces that lead to no other node.
@@ -124,11 +122,6 @@ def link_speed(interfaces: Iterable[str], folder: Path = Path("/sys/class/net"))
             if megabits > 0:
                 found.append(payload_rate(megabits / 1e3))
     return min(found, default=float("inf"))
-
-
-def payload_rate(gbit: float) -> float:
-    """Return the payload bytes a second of a link of so many Gbit/s."""
-    return gbit * 1e9 / 8 * TCP_SHARE
 
 
 def _minimum() -> MPI.Op:

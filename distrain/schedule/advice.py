@@ -24,6 +24,8 @@ TREE_SCATTER = 1.2
 # Of a step's time, what each further message in it adds: an interior rank of a tree has one a child.
 MESSAGE_SHARE = 0.2
 MOST_COLORS = 16
+# Of the rate of a link, what TCP leaves for the payload.
+TCP_SHARE = 0.957
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Speeds:
     bytes_per_second: float = 1.2e9
     local_step_seconds: float = 20e-6
     local_bytes_per_second: float = 6e9
+
+
+def payload_rate(gbit: float) -> float:
+    """Return the payload bytes a second of a link of so many Gbit/s."""
+    return gbit * 1e9 / 8 * TCP_SHARE
 
 
 def estimate(

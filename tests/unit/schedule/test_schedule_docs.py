@@ -46,3 +46,13 @@ def test_the_table_is_what_its_program_prints() -> None:
     with contextlib.redirect_stdout(printed):
         exec(program, {})
     assert printed.getvalue() == table
+
+
+def test_the_comparison_is_what_its_command_prints() -> None:
+    command, table = re.findall(r"```\ndistrain (schedule compare.*)\n```\n\n```\n(.*?)```", PAGE, re.DOTALL)[
+        0
+    ]
+    app = typer.Typer()
+    register(app)
+    result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert result.exit_code == 0 and result.stdout == table
