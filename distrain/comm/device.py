@@ -70,7 +70,7 @@ class HostSide:
             return tensor.detach()
         else:
             _check_places(tensor)
-            host = torch.empty(tensor.shape, dtype=tensor.dtype)
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         self._back.append((tensor.detach(), host))
         return host
 
@@ -128,7 +128,7 @@ def _check_places(tensor: torch.Tensor) -> None:
 
 
 def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
 
 
 class Landing:

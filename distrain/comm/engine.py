@@ -17,9 +17,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-import numpy as np
-
-from distrain.comm.operation import Completion, Operation, Priority
+from distrain.comm.operation import Completion, Operation, Priority, anywhere
 from distrain.comm.watch import Exposure, Pace, Watch
 from distrain.errors import CommError, DistrainError
 
@@ -160,6 +158,8 @@ class Engine:
         """Count this operation as exposed although nobody will call `wait` for it; see `Exposure`."""
         self.exposed.submitted()
         completion.call_when_done(lambda _: self.exposed.completed())
+        with self._lock:
+            self._changed.notify()  # nobody waits: it may have been submitted as if somebody would
 
     def blocked(self, seconds: float) -> None:
         """Count time for which a caller waited without the engine as exposed communication."""
@@ -218,7 +218,7 @@ class Engine:
     def _work_as_guest(self, completion: Completion, timeout_seconds: float | None) -> None:
         end = float("inf") if timeout_seconds is None else time.perf_counter() + timeout_seconds
         try:
-            with np.errstate(all="ignore"):
+            with anywhere():
                 pace = Pace()
                 while not completion.is_done and time.perf_counter() < end:
                     self._round(pace)
@@ -234,8 +234,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            # Overflowing gradients are the business of the optimizer, not a warning of this thread.
-            with np.errstate(all="ignore"):
+            with anywhere():
                 pace = Pace()
                 while self._await_work():
                     self._round(pace)

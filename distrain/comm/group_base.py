@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.constants import default_pg_timeout
 
 from distrain.comm.buffers import Reduction, byte_view
 from distrain.comm.device import HostSide
@@ -22,6 +23,8 @@ from distrain.errors import CallError
 # See `GroupBase._keep`. Between the call and its use DDP makes a few collectives for buffers.
 KEPT_ELEMENTS = 8
 KEPT_WORKS = 64
+# What hangs ends the job so long after the timeout of its group, if nobody waits for it.
+SPARE_SECONDS = 60.0
 
 _REDUCTIONS = {
     "SUM": Reduction.SUM,
@@ -150,8 +153,15 @@ class GroupBase(dist.ProcessGroup):
         return self
 
     def set_timeout(self, timeout: timedelta) -> None:
-        """Set how long `wait` waits for the operations called from now on."""
-        self._timeout_seconds = self._wire.timeout_seconds = timeout.total_seconds()
+        """Set how long `wait` waits for the operations called from now on.
+
+        The job is not ended before, unless it is torch's default, which nobody chose.
+        """
+        wire = self._wire
+        self._timeout_seconds = wire.timeout_seconds = timeout.total_seconds()
+        least = wire.settings.abort_seconds
+        chosen = timeout != default_pg_timeout
+        wire.patience_seconds = max(least, self._timeout_seconds + SPARE_SECONDS) if chosen else None
 
     def shutdown(self) -> None:
         """Free the group's communicator; all members call it."""

@@ -21,14 +21,11 @@ from distrain.comm.exchange import (
     barrier_operation,
     broadcast_operation,
 )
-from distrain.comm.group_base import as_list, only, only_list
+from distrain.comm.group_base import SPARE_SECONDS, as_list, only, only_list
 from distrain.comm.group_reductions import Reductions
 from distrain.comm.monitored import MonitoredBarrier
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
-
-# A hung point to point ends the job so long after its timeout, if nobody waits for it.
-SPARE_SECONDS = 60.0
 
 
 class Moves(Reductions):

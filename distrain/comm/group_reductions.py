@@ -171,7 +171,7 @@ class Reductions(GroupBase):
         self, host: HostSide, inputs: Sequence[torch.Tensor], output: torch.Tensor, opts: Any
     ) -> DistrainWork:
         sources, result = [host.read(part) for part in inputs], host.write(output)
-        scratch = torch.empty(sum(source.numel() for source in sources), dtype=output.dtype)
+        scratch = torch.empty(sum(source.numel() for source in sources), dtype=output.dtype, device="cpu")
         sizes = [source.numel() for source in sources] if len(sources) == self.size() else None
         even = sizes is None or len(set(sizes)) == 1
         # A Schedule's parts are equal; of unequal ones everybody gets the whole.
@@ -199,7 +199,7 @@ class Reductions(GroupBase):
             return self._uneven_allgather(parts, source)
         host = HostSide()
         own, results = host.read(source), [host.write(part) for part in parts]
-        whole = torch.empty(source.numel() * self.size(), dtype=source.dtype)
+        whole = torch.empty(source.numel() * self.size(), dtype=source.dtype, device="cpu")
         return self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
 
     def _uneven_allgather(self, parts: Sequence[torch.Tensor], source: torch.Tensor) -> DistrainWork:

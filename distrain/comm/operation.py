@@ -5,9 +5,13 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from distrain import timeline
 
@@ -99,6 +103,7 @@ class Completion:
         self.carried_out = False  # nothing is left to do but to compare calls with other ranks
         self.exception: BaseException | None = None
         self._done = threading.Event()
+        self._early: list[Callable[[Completion], Any]] = []
         self._callbacks: list[Callable[[Completion], Any]] = []
         self._lock = threading.Lock()
 
@@ -125,26 +130,32 @@ class Completion:
             raise self.exception
         return True
 
-    def call_when_done(self, function: Callable[[Completion], Any]) -> None:
-        """Call ``function(self)`` in the engine thread on completion, or now if done already."""
+    def call_when_done(self, function: Callable[[Completion], Any], early: bool = False) -> None:
+        """Call ``function(self)`` in the engine thread on completion, or now if done already.
+
+        `early`: before anybody who waits can see that it is done.
+        """
         with self._lock:
             if not self._done.is_set():
-                self._callbacks.append(function)
+                (self._early if early else self._callbacks).append(function)
                 return
         function(self)
 
     def finish(self, exception: BaseException | None = None) -> None:
-        """Run the callbacks, then mark as done. Engine only."""
+        """Mark as done, and call back. Engine only."""
         self.exception = exception
         self._record()
         while True:
             with self._lock:
-                callbacks, self._callbacks = self._callbacks, []
-                if not callbacks:
+                early, self._early = self._early, []
+                if not early:
                     self._done.set()
-                    return
-            for function in callbacks:
+                    callbacks, self._callbacks = self._callbacks, []
+                    break
+            for function in early:
                 function(self)
+        for function in callbacks:
+            function(self)
 
     def _record(self) -> None:
         trace, op = timeline.current(), self.operation
@@ -157,10 +168,12 @@ class Completion:
         trace.add_parallel(name, "collectives", self.started, now, **about, queued_us=queued)
 
 
-def when_all_done(completions: Sequence[Completion], function: Callable[[BaseException | None], Any]) -> None:
+def when_all_done(
+    completions: Sequence[Completion], function: Callable[[BaseException | None], Any], early: bool = False
+) -> None:
     """Call ``function(first exception or None)`` once, when the last of the operations is done.
 
-    It runs in the engine thread, or in the caller's if all are done already.
+    It runs in the engine thread, or in the caller's if all are done already. `early`: see `Completion`.
     """
     lock = threading.Lock()
     remaining = len(completions)
@@ -178,4 +191,13 @@ def when_all_done(completions: Sequence[Completion], function: Callable[[BaseExc
             function(failure)
 
     for completion in completions:
-        completion.call_when_done(one_done)
+        completion.call_when_done(one_done, early)
+
+
+@contextmanager
+def anywhere() -> Iterator[None]:
+    """How operations run, whichever thread they run in and wherever their tensors come from."""
+    # Overflowing gradients are the business of the optimizer, not a warning of this thread. And tensors
+    # made in inference mode, which torch notes for each thread, may be written in inference mode only.
+    with np.errstate(all="ignore"), torch.inference_mode():
+        yield

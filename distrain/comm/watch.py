@@ -87,8 +87,14 @@ class Watch:
         if age > self._stall and not completion.reported:
             completion.reported = True
             log.warning("%s%s", self.describe(completion), self.ask(completion))
-        if age > (self._abort if limit is None else limit) and not completion.is_done:
-            log.critical("%s; ending the job", self.describe(completion))
+        if limit is None:
+            limit = self._abort
+        if age > limit and not completion.is_done:
+            log.critical(
+                "%s, and may for %g s (comm.abort_seconds, or the timeout of its group): ending the job",
+                self.describe(completion),
+                limit,
+            )
             return True
         return False
 

@@ -110,6 +110,7 @@ class Wire:
         self.tags = Tags(self.first_user_tag)
         self.members = members
         self.timeout_seconds: float | None = None  # of whoever waits for a collective
+        self.patience_seconds: float | None = None  # after it the job ends; None: comm.abort_seconds
         self._calls = 0  # without those of `_quick`, which counts its own
         if self._quick is not None and members is not None:
             board.quick[members.key] = self._last_quick_call
@@ -224,6 +225,7 @@ class Wire:
         """Let an operation carry the name of the call, and have it compared."""
         operation.call, operation.members = call, self.members
         operation.timeout_seconds = self.timeout_seconds
+        operation.patience_seconds = self.patience_seconds
         if self._roll is not None:
             operation.guard = self._roll.enter(call, late=isinstance(operation, SharedOperation))
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from distrain.comm.device import Landing
 from distrain.comm.engine import Engine
 from distrain.comm.exchange import MessageOperation
+from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Completion, when_all_done
 from distrain.errors import CommError
 
@@ -20,7 +21,7 @@ class DistrainWork(dist.Work):
 
     `wait` blocks the calling thread until the results are there (for GPU tensors: until the
     copies to the GPU are under way, and orders the caller's stream after them). The Future
-    completes from the engine thread, which is what lets DDP overlap.
+    completes without anybody waiting, which is what lets DDP overlap.
     """
 
     def __init__(
@@ -29,8 +30,8 @@ class DistrainWork(dist.Work):
         super().__init__()
         self._engine, self._completions, self._tensors = engine, list(completions), list(tensors)
         self._landing = Landing(tensors)
-        self._future: torch.futures.Future | None = None
-        when_all_done(self._completions, lambda _: self._landing.record())
+        self._future: CollectiveFuture | None = None
+        when_all_done(self._completions, lambda _: self._landing.record(), early=True)
 
     @classmethod
     def joined(
@@ -99,15 +100,16 @@ class DistrainWork(dist.Work):
     def get_future(self) -> torch.futures.Future:
         """Return a Future of the list of result tensors."""
         if self._future is None:
-            self._future = torch.futures.Future(devices=[*self._landing.devices])
+            self._future = CollectiveFuture(self._landing.devices)
             for completion in self._completions:
                 self._engine.follow(completion)
             when_all_done(self._completions, self._resolve)
         return self._future
 
     def _resolve(self, failure: BaseException | None) -> None:
-        assert self._future is not None
+        future = self._future
+        assert future is not None
         if failure is None:
-            self._landing.complete(self._future, self._tensors)
+            future.settle(lambda: self._landing.complete(future, self._tensors))
         else:
-            self._future.set_exception(failure)
+            future.settle(lambda: future.set_exception(failure))
