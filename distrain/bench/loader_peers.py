@@ -38,6 +38,7 @@ class TorchLoader:
     def __init__(self, work: Workload) -> None:
         import torch.utils.data
 
+        torch.set_num_threads(1)  # its own threads would spin while the next contender is timed
         workers = 0 if work.threads == 1 else work.threads
         data: Any = PillowDataset(work)
         self._loader = torch.utils.data.DataLoader(data, batch_size=CHUNK, num_workers=workers)

@@ -187,7 +187,13 @@ SUITES = (
     ),
     Suite(
         "loader",
-        ("loader --set orig", "loader --set orig --threads 2", "loader --set short256", "loader --set raw"),
+        (
+            "loader --set orig",
+            "loader --set orig --threads 2",
+            "loader --set short256",
+            "loader --set yuv420",
+            "loader --set raw",
+        ),
         loader_table,
     ),
     Suite(
