@@ -86,6 +86,10 @@ class _Stopping(TrainLoader):
         self._epochs += 1
         return self.epoch(self._epochs - 1, total=self._epochs * self.steps_per_epoch)
 
+    def _plan(self, number: int) -> Any:
+        # What is planned past the end is forgotten before it is used; here it would count in every pass.
+        return super()._plan(number) if number < self._epochs * self.steps_per_epoch else None
+
 
 class _Timed(Library):
     """The native library; seconds that threads spent in its batch functions are kept."""

@@ -148,7 +148,10 @@ class Ffcv:
     name, exact = "ffcv", False
 
     def __init__(self, work: Workload) -> None:
-        _peer("ffcv", "build it from github.com/libffcv/ffcv")
+        _peer(
+            "ffcv",
+            "pip install ffcv numba; it needs a compiler, libopencv-dev, libturbojpeg0-dev, pkg-config",
+        )
         fields = importlib.import_module("ffcv.fields")
         decoders = importlib.import_module("ffcv.fields.rgb_image")
         loader = importlib.import_module("ffcv.loader")

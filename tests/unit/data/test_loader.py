@@ -311,3 +311,27 @@ def test_raw_packs_load_like_jpeg_packs(tmp_path: Path, tree: Path, store: Store
         assert (a.images.int() - b.images.int()).abs().max() <= 2
     jpegs.close()
     raws.close()
+
+
+@pytest.mark.parametrize("asked_for", [True, None], ids=["asked for", "by default with CUDA"])
+def test_pinned_batches(store: Store, monkeypatch: pytest.MonkeyPatch, asked_for: bool | None) -> None:
+    """Ordinary memory stands in for pinned: what is asked of torch, and that nothing held is written to."""
+    plain = TrainLoader(store, settings(), ENGINE, 0, 1, seed=1, pinned=False)
+    expected = copied(plain.epoch(0))
+    plain.close()
+    asked: list[tuple[tuple[int, ...], bool]] = []
+    empty = torch.empty
+
+    def stand_in(shape: tuple[int, ...], dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        asked.append((shape, pin_memory))
+        return empty(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", stand_in)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    loader = TrainLoader(store, settings(), ENGINE, 0, 1, seed=1, pinned=asked_for)
+    held = list(loader.epoch(0))
+    loader.close()
+    assert asked == [((4, 16, 16, 3), True)] * (10 + settings().queue_batches)
+    for batch, (images, labels, indices) in zip(held, expected, strict=True):
+        assert np.array_equal(batch.images.numpy(), images)
+        assert (batch.labels.tolist(), batch.indices.tolist()) == (labels, indices)
