@@ -79,12 +79,12 @@ def pack(
             raise UsageError("distrain pack info", "it takes no options but --json", "leave them out")
         _show(out, read_manifest(out), as_json)
         return
+    options = Options(**chosen)  # type: ignore[arg-type]
     if dry_run:
         if dedup is None:
             raise UsageError("--dry-run", "it shows what --dedup would leave out", "add e.g. --dedup phash:4")
-        _show_pairs(source, out, dedup, workers or usable_cores(), as_json)
+        _show_pairs(source, out, options, workers or usable_cores(), as_json)
         return
-    options = Options(**chosen)  # type: ignore[arg-type]
     with show_progress("packing") as progress:
         manifest = make_pack(
             source,
@@ -99,23 +99,28 @@ def pack(
     _show(out, manifest, as_json)
 
 
-def _show_pairs(source: str, out: Path, dedup: str, workers: int, as_json: bool) -> None:
+def _show_pairs(source: str, out: Path, options: Any, workers: int, as_json: bool) -> None:
     """Compare the images of a source, print the curve and write the page of pairs."""
     from distrain.data.dedup import Rule, find_duplicates
+    from distrain.data.files import check_writable
     from distrain.data.pairs_page import write_page
-    from distrain.data.sources import list_source
+    from distrain.data.sources import list_source, printable
+    from distrain.errors import UsageError
 
-    rule, listing = Rule.parse(dedup), list_source(source)
-    with show_progress("comparing") as progress:
-        found = find_duplicates(listing, rule, workers, progress)
-    _tell_duplicates(found)
+    rule, listing = Rule.parse(options.dedup), list_source(source)
+    if out.name in ("", ".."):
+        raise UsageError(str(out), "it has no name", "give the name of a new pack")
     page = out.with_name(out.name + ".html")
+    check_writable(page)
+    with show_progress("comparing") as progress:
+        found = find_duplicates(listing, rule, options, workers, progress)
+    _tell_duplicates(found)
     write_page(page, source, listing, rule, found)
     if as_json:
         told = {"page": str(page), "images": found.compared, "duplicates": len(found.duplicates)}
         print(json.dumps({**told, "duplicates_at": found.curve}))
     else:
-        print(f"{page}: {len(found.duplicates)} of {found.compared} images would be left out")
+        print(f"{printable(str(page))}: {len(found.duplicates)} of {found.compared} images would be left out")
 
 
 def _tell_duplicates(found: Any) -> None:
@@ -160,7 +165,9 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(told))
         return
-    out = told["tree"]
+    from distrain.data.sources import printable
+
+    out = printable(told["tree"])
     print(f"{out}/train: {told['train']} images, {out}/val: {told['val']} images, {told['classes']} classes")
 
 
@@ -168,8 +175,9 @@ def _show(path: Path, manifest: Any, as_json: bool) -> None:
     from rich.console import Console
 
     from distrain.data import summary
+    from distrain.data.sources import printable
 
     if as_json:
         print(json.dumps(summary.as_json(path, manifest)))
     else:
-        summary.print_table(path, manifest, Console())
+        summary.print_table(Path(printable(str(path))), manifest, Console())

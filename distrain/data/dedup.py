@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import struct
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel
 
-from distrain.data.convert import Unusable
+from distrain.data.convert import Options, Unusable, convert
+from distrain.data.files import write_atomically
 from distrain.data.pool import run_jobs
 from distrain.data.readers import Readers
-from distrain.data.shard_writer import write_atomically
 from distrain.data.sources import Listing, SourceImage
 from distrain.errors import UsageError, nearest
 
@@ -32,6 +33,10 @@ METHODS = {"phash": "phash", "dhash": "dhash", "ahash": "average_hash"}  # ours:
 _BITS = 64
 _CURVE_LEAST = 16  # bits up to which the curve is told at least
 _CHUNK = 256  # images that a worker hashes at once
+DAMAGED = (  # Pillow raises all of these on damaged files
+    *(Unusable, OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError),
+    Image.DecompressionBombError,
+)
 _DRAFT_SIDE = 128  # JPEG is decoded at a reduced size not below this; hashes look at 32 pixels
 
 Progress = Callable[[int, int], None]
@@ -106,8 +111,8 @@ def _hash_chunk(job: _HashJob) -> tuple[int, list[int | None]]:
                 picture.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
                 bits = hash_of(ImageOps.exif_transpose(picture).convert("RGB")).hash
                 hashes.append(int.from_bytes(np.packbits(bits).tobytes(), "big"))
-            except (Unusable, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-                hashes.append(None)  # Pillow raises all of these on damaged files
+            except DAMAGED:
+                hashes.append(None)
     return job.first, hashes
 
 
@@ -128,11 +133,13 @@ def hash_images(
     return hashes
 
 
-def find_once(path: Path, listing: Listing, rule: Rule, workers: int, progress: Progress) -> Found:
+def find_once(
+    path: Path, listing: Listing, rule: Rule, options: Options, workers: int, progress: Progress
+) -> Found:
     """Find duplicates, or read what an earlier run for the same pack found and kept in ``path``."""
     if path.exists():
         return Found.model_validate_json(path.read_bytes())
-    found = find_duplicates(listing, rule, workers, progress)
+    found = find_duplicates(listing, rule, options, workers, progress)
     write_atomically(path, found.model_dump_json().encode())
     return found
 
@@ -141,14 +148,68 @@ def without(listing: Listing, found: Found) -> Listing:
     """Return the listing without the duplicates; all classes stay."""
     left_out = {image for image, _, _ in found.duplicates}
     images = tuple(image for number, image in enumerate(listing.images) if number not in left_out)
-    return Listing(listing.classes, images)
+    return Listing(listing.classes, images, listing.left_out)
+
+
+@dataclass(frozen=True)
+class _CheckJob:
+    numbers: tuple[int, ...]
+    images: tuple[SourceImage, ...]
+    options: Options
+
+
+def _unusable(job: _CheckJob) -> tuple[int, ...]:
+    """Return the numbers of the images that cannot be packed."""
+    found: list[int] = []
+    with Readers() as readers:
+        for number, image in zip(job.numbers, job.images, strict=True):
+            try:
+                convert(readers.read(image), job.options)
+            except Unusable:
+                found.append(number)
+    return tuple(found)
+
+
+def _find_unusable(
+    images: Sequence[SourceImage], numbers: Iterable[int], options: Options, workers: int
+) -> set[int]:
+    wanted = sorted(numbers)
+    cuts = [tuple(wanted[first : first + _CHUNK]) for first in range(0, len(wanted), _CHUNK)]
+    jobs = [_CheckJob(cut, tuple(images[number] for number in cut), options) for cut in cuts]
+    return {number for found in run_jobs(_unusable, jobs, workers) for number in found}
 
 
 def find_duplicates(
-    listing: Listing, rule: Rule, workers: int = 1, progress: Progress = lambda done, total: None
+    listing: Listing,
+    rule: Rule,
+    options: Options | None = None,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
 ) -> Found:
-    """Hash all images of a source and find those that look like an earlier one of their class."""
+    """Hash all images of a source and find those that look like an earlier one of their class.
+
+    What has a hash may still be of no use to a pack with these options (pixels without a defined range,
+    say). It must not be kept in the place of another. So the images that are kept instead of others are
+    converted on trial, which costs as much as to pack them, and where one fails, all that look like it.
+    """
     hashes = hash_images(listing.images, rule.method, workers, progress)
+    checked: set[int] = set()
+    again: set[int] = set()
+    while True:
+        found = _compare_classes(listing, hashes, rule)
+        keepers = {keeper for _, keeper, _ in found.duplicates}
+        wanted = (keepers | again) - checked
+        if not wanted:
+            return found
+        unusable = _find_unusable(listing.images, wanted, options or Options(), workers)
+        checked |= wanted
+        again = {image for image, keeper, _ in found.duplicates if keeper in unusable}
+        for number in unusable:
+            hashes[number] = None
+
+
+def _compare_classes(listing: Listing, hashes: Sequence[int | None], rule: Rule) -> Found:
+    """Compare the images of each class that have a hash."""
     members: dict[int, list[int]] = defaultdict(list)
     for number, image in enumerate(listing.images):
         if hashes[number] is not None:

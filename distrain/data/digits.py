@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from distrain.errors import DataError, UsageError
+from distrain.data.files import growing, new_folder
+from distrain.errors import DataError
 
 SIDE = 32  # pixels; the scans have 8 x 8
 HELD_OUT_OF = 5  # every fifth image of a class is held out
@@ -22,18 +24,20 @@ def write_digits(out: str | Path) -> dict[str, int]:
 
     Raises:
         UsageError: ``out`` exists.
-        DataError: scikit-learn is not installed.
+        DataError: scikit-learn is not installed, or the disk is full or cannot be written.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(str(out), "it exists already", "give another folder, or remove this one")
+    out = new_folder(out)
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise DataError(
             "scikit-learn", "it holds the digits and is not installed", "pip install 'distrain[digits]'"
         ) from None
-    data = load_digits()
+    with growing(out) as partial:  # half of the digits would look like all of them
+        return _write(load_digits(), partial)
+
+
+def _write(data: Any, out: Path) -> dict[str, int]:
     counts = {"train": 0, "val": 0}
     for digit in range(10):
         for number, row in enumerate(np.flatnonzero(data.target == digit)):

@@ -8,32 +8,24 @@ shards depends on the source alone, not on the number of workers.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from distrain.data.convert import ENCODINGS, Options
 from distrain.data.decode.engine import native_or_reason
 from distrain.data.dedup import Found, Rule, find_once, without
-from distrain.data.format import MANIFEST, Duplicate, Manifest, shard_name
+from distrain.data.files import new_folder, sync_folder, write_atomically
+from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
+from distrain.data.pack_lock import OWNER, locked
 from distrain.data.pool import run_jobs
-from distrain.data.shard_writer import (
-    ShardJob,
-    ShardNote,
-    note_name,
-    sync_folder,
-    write_atomically,
-    write_shard,
-)
-from distrain.data.sources import Listing, SourceImage, check_classes, list_source
+from distrain.data.shard_writer import ShardJob, ShardNote, note_name, write_shard
+from distrain.data.sources import Listing, SourceImage, check_classes, list_source, printable
 from distrain.errors import DataError, UsageError
 
 log = logging.getLogger("distrain.data")
@@ -65,7 +57,7 @@ def pack(
 
     Args:
         source: ``KIND:PLACE``, see `distrain.data.sources`.
-        out: the folder; it must not exist yet.
+        out: the folder, or a link to where it is to be; it must not exist yet, or be empty.
         options: sizes and encoding.
         workers: number of processes.
         progress: called with (images done, images in all) as shards end.
@@ -75,31 +67,24 @@ def pack(
 
     Raises:
         UsageError: ``out`` exists, options make no sense, or the classes look like parts of a set.
-        DataError: the source is missing or empty, no image is usable, the disk is full, or an
-            unfinished pack of something else is in the way.
+        DataError: the source is missing or empty, no image is usable, the disk is full, an unfinished
+            pack of something else is in the way, or another process packs into it.
     """
     options = options or Options()
-    out = Path(out)
     _check_options(options, workers)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(str(out), "it exists already", "give another folder, or remove this one")
+    out = new_folder(out)
     listing = list_source(source)
     if not force_classes:
         check_classes(source, listing)
     pack_id = _pack_id(source, listing, options)
     partial = out.with_name(out.name + ".partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            str(partial), f"it cannot be made: {error.strerror}", "choose another folder"
-        ) from None
-    with _locked(partial):
+    with locked(partial):
+        new_folder(out)  # another run may have made it while this one listed the source
         _begin_or_resume(partial, pack_id)
         found = None
         if options.dedup:
             rule = Rule.parse(options.dedup)
-            found = find_once(partial / _DUPLICATES, listing, rule, workers, hashed or _silent)
+            found = find_once(partial / _DUPLICATES, listing, rule, options, workers, hashed or _silent)
             if tell is not None:
                 tell(found)
         kept = listing if found is None else without(listing, found)
@@ -161,24 +146,9 @@ def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> lis
     return [ShardJob(str(folder), i, pack_id, tuple(cut), options) for i, cut in enumerate(cuts)]
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the unfinished pack: two runs that write to it at once would destroy it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise DataError(str(folder), "another process is packing into it", "wait for it, or end it") from None
-    except OSError as error:  # some network file systems have no locks
-        log.warning("%s: no lock (%s); do not pack into it twice at once", folder, error.strerror)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def _begin_or_resume(partial: Path, pack_id: str) -> None:
+    for leftover in partial.glob(".*.tmp"):  # of a run that was killed while it wrote them
+        leftover.unlink()
     plan = partial / _PLAN
     if plan.exists():
         if json.loads(plan.read_bytes())["pack_id"] != pack_id:
@@ -187,7 +157,7 @@ def _begin_or_resume(partial: Path, pack_id: str) -> None:
                 "an unfinished pack of another source, of other options or of a changed source is here",
                 "remove this folder to begin anew",
             )
-    elif any(partial.iterdir()):
+    elif any(path.name != OWNER for path in partial.iterdir()):
         raise DataError(str(partial), "it holds files that are no unfinished pack", "remove this folder")
     else:
         write_atomically(plan, json.dumps({"pack_id": pack_id}).encode())
@@ -244,8 +214,8 @@ def _manifest(
     count = sum(note.entry.count for note in notes)
     return Manifest(
         pack_id=pack_id,
-        name=name,
-        source=source,
+        name=printable(name),
+        source=printable(source),
         encoding="jpeg-indexed" if options.index else options.encoding,
         options={
             "short_side": options.short_side,
@@ -259,7 +229,10 @@ def _manifest(
         mean_height=sum(note.height_sum for note in notes) / count,
         shards=tuple(note.entry for note in notes),
         converted=dict(sorted(converted.items())),
-        skipped=tuple(skip for note in notes for skip in note.skipped),
+        skipped=(
+            *(Skipped(source=name, reason=reason) for name, reason in listing.left_out),
+            *(skip for note in notes for skip in note.skipped),
+        ),
         duplicates=tuple(
             Duplicate(source=listing.images[i].name, keeper=listing.images[k].name, distance=bits)
             for i, k, bits in (found.duplicates if found else ())
@@ -270,8 +243,8 @@ def _manifest(
 
 def _finish(partial: Path, out: Path, manifest: Manifest, jobs: list[ShardJob]) -> None:
     """Write the manifest, give the folder its name and take the scaffolding away."""
+    write_atomically(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     try:
-        write_atomically(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
         partial.replace(out)
         sync_folder(out.parent)
     except OSError as error:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from distrain.data.dedup import Found, Rule
+from distrain.data.dedup import DAMAGED, Found, Rule
+from distrain.data.files import write_atomically
 from distrain.data.readers import Readers
-from distrain.data.sources import Listing, SourceImage
+from distrain.data.sources import Listing, SourceImage, printable
 
 _SHOWN = 500  # pairs; those that differ most come first, since they are the doubtful ones
 _SIDE = 160  # pixels
@@ -25,6 +26,9 @@ section { border-top: 1px solid #ccc; padding: .5em 0 }
 
 def write_page(path: Path, source: str, listing: Listing, rule: Rule, found: Found) -> None:
     """Write one HTML file without references to others: the curve, then pairs with small pictures.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
 
     Args:
         path: of the page.
@@ -45,21 +49,26 @@ def write_page(path: Path, source: str, listing: Listing, rule: Rule, found: Fou
             + "</section>"
             for image, keeper, bits in shown
         )
-    title = f"Near-duplicates of {html.escape(source)} by {rule.method}, at most {rule.distance} bits"
-    path.write_text(
+    title = (
+        f"Near-duplicates of {html.escape(printable(source))} by {rule.method}, at most {rule.distance} bits"
+    )
+    page = (
         f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
         f"<p>{len(found.duplicates)} of {found.compared} images would be left out; {len(shown)} pairs are "
         "shown, those that differ most first.</p>"
-        f"<table><tr><th>bits<th>left out<th>of all{rows}</table>{sections}\n",
-        encoding="utf-8",
+        f"<table><tr><th>bits<th>left out<th>of all{rows}</table>{sections}\n"
     )
+    write_atomically(path, page.encode())
 
 
 def _figure(readers: Readers, image: SourceImage, role: str) -> str:
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(readers.read(image)))).convert("RGB")
+    caption = f"<figcaption>{role}: {html.escape(image.name)}</figcaption>"
+    try:
+        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(readers.read(image)))).convert("RGB")
+    except DAMAGED as error:  # it has a hash, but hashes do not look at every pixel
+        return f"<figure>{html.escape(str(error))}{caption}</figure>"
     picture.thumbnail((_SIDE, _SIDE))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80)
     data = base64.b64encode(out.getvalue()).decode()
-    name = html.escape(image.name)
-    return f"<figure><img src=data:image/jpeg;base64,{data}><figcaption>{role}: {name}</figcaption></figure>"
+    return f"<figure><img src=data:image/jpeg;base64,{data}>{caption}</figure>"

@@ -6,6 +6,8 @@ read last.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -34,7 +36,15 @@ class FileReader:
 
     def read(self, image: SourceImage) -> bytes:
         """See `Reader.read`."""
-        return Path(image.path).read_bytes()
+        # Without O_NONBLOCK, to open a named pipe would wait for ever for somebody who writes to it.
+        handle = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Unusable("not a plain file")
+            with open(handle, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(handle)
 
     def close(self) -> None:
         """See `Reader.close`."""

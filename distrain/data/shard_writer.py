@@ -6,8 +6,6 @@ A shard appears under its name only when it is whole and on the disk; the note b
 
 from __future__ import annotations
 
-import errno
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from distrain.data.convert import Options, Packed, Unusable, convert
+from distrain.data.files import disk_error, remove_quietly, to_disk, write_atomically
 from distrain.data.format import (
     ALIGNMENT,
     HEADER,
@@ -31,7 +30,6 @@ from distrain.data.format import (
 )
 from distrain.data.readers import Readers
 from distrain.data.sources import SourceImage
-from distrain.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -68,30 +66,6 @@ def note_name(number: int) -> str:
     return f"shard-{number:05d}.json"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that after a crash it is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        _to_disk(file)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder survive a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def write_shard(job: ShardJob) -> ShardNote:
     """Pack the images of a job into ``shard-NNNNN.bin`` and return what came out.
 
@@ -103,20 +77,14 @@ def write_shard(job: ShardJob) -> ShardNote:
     try:
         with temporary.open("wb") as file:
             note = _fill(file, job)
-            _to_disk(file)
+            to_disk(file)
         temporary.replace(path)
         write_atomically(path.with_name(note_name(job.number)), note.model_dump_json().encode())
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise DataError(
-            str(path),
-            "the disk is full" if full else f"it cannot be written: {error.strerror}",
-            "make room and run the same command again: finished shards are kept"
-            if full
-            else "check the folder and its permissions",
-        ) from None
+        again = "make room and run the same command again: finished shards are kept"
+        raise disk_error(path, error, again) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_quietly(temporary)
     return note
 
 

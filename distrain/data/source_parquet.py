@@ -11,7 +11,7 @@ from typing import Any
 
 from distrain.data.convert import Unusable
 from distrain.data.source_tar import expand
-from distrain.data.sources import Listing, SourceImage, sorted_classes
+from distrain.data.sources import Listing, SourceImage, printable, sorted_classes
 from distrain.errors import DataError, UsageError
 
 _IMAGE, _LABEL = "image", "label"
@@ -34,29 +34,47 @@ def list_parquet(pattern: str) -> Listing:
 
     Raises:
         UsageError: pyarrow is not installed.
-        DataError: no file matches, one is damaged, or lacks the columns.
+        DataError: no file matches, one is damaged, or lacks the columns, or a label is no class.
     """
-    rows: list[tuple[SourceImage, str]] = []
+    rows: list[tuple[SourceImage, Any]] = []
     names: list[str] | None = None
     for path in expand(pattern):
         file = _open(path)
-        names = names or _class_names(file)
-        labels = file.read(columns=[_LABEL]).column(_LABEL).to_pylist()
+        own = _class_names(file, path)
+        if names is not None and own is not None and own != names:
+            raise DataError(str(path), "its names of the classes differ from those before", "pack it alone")
+        names = names or own
+        try:
+            labels = file.read(columns=[_LABEL]).column(_LABEL).to_pylist()
+        except (_pyarrow().ArrowException, OSError) as error:
+            raise DataError(str(path), f"it is damaged: {error}", "copy it again") from None
         each = _mean_image_bytes(file)
         mtime = path.stat().st_mtime_ns
         for row, label in enumerate(labels):
-            if label is None or (names is not None and not 0 <= int(label) < len(names)):
-                raise DataError(f"{path}, row {row}", f"label={label} is no class", "correct the file")
-            image = SourceImage(str(path.absolute()), f"{path.name}/{row}", 0, each, mtime, "parquet", row)
-            rows.append((image, names[int(label)] if names is not None else str(label)))
+            name = printable(f"{path.name}/{row}")
+            rows.append((SourceImage(str(path.absolute()), name, 0, each, mtime, "parquet", row), label))
     if not rows:
         raise DataError(pattern, "there is no row in these files", "give files with images")
-    classes = tuple(names) if names is not None else sorted_classes({name for _, name in rows})
+    told = [_class_of(image, label, names) for image, label in rows]
+    classes = tuple(names) if names is not None else sorted_classes(set(told))
     numbers = {name: number for number, name in enumerate(classes)}
     images = (
-        SourceImage(i.path, i.name, numbers[name], i.bytes, i.mtime_ns, i.reader, i.place) for i, name in rows
+        SourceImage(i.path, i.name, numbers[name], i.bytes, i.mtime_ns, i.reader, i.place)
+        for (i, _), name in zip(rows, told, strict=True)
     )
     return Listing(classes, tuple(images))
+
+
+def _class_of(image: SourceImage, label: Any, names: list[str] | None) -> str:
+    """Return the class that a label stands for: a number of one of the names, a name, or any text."""
+    if names is None and label is not None:
+        return printable(str(label))
+    if names is not None and isinstance(label, str) and label in names:
+        return label
+    # A float, as from a column with gaps, is a number of a class if it is whole.
+    if names is not None and isinstance(label, (int, float)) and label in range(len(names)):
+        return names[int(label)]
+    raise DataError(f"{image.path}, row {image.place}", f"label={label!r} is no class", "correct the file")
 
 
 def _open(path: Path) -> Any:
@@ -74,14 +92,37 @@ def _open(path: Path) -> Any:
     return file
 
 
-def _class_names(file: Any) -> list[str] | None:
-    """Return the names that Hugging Face keeps for the numbers of a ClassLabel, if it does."""
+def _class_names(file: Any, path: Path) -> list[str] | None:
+    """Return the names that Hugging Face keeps for the numbers of a ClassLabel, if it does.
+
+    Raises:
+        DataError: what it keeps is damaged.
+    """
     kept = (file.schema_arrow.metadata or {}).get(b"huggingface")
     if kept is None:
         return None
-    label = json.loads(kept).get("info", {}).get("features", {}).get(_LABEL, {})
-    names = label.get("names")
-    return [str(name) for name in names] if isinstance(names, list) else None
+    try:
+        told = json.loads(kept)
+    except ValueError as error:
+        raise _damaged_names(path, f"no JSON: {error}") from None
+    for key in ("info", "features", _LABEL):
+        if not isinstance(told, dict):
+            raise _damaged_names(path, f"no table around {key!r}")
+        told = told.get(key) or {}
+    names = told.get("names") if isinstance(told, dict) else None
+    if names is None:
+        return None
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(n, str) for n in names)
+        or len({*names}) < len(names)
+    ):
+        raise _damaged_names(path, "the names of the classes are no list of different texts")
+    return [printable(name) for name in names]
+
+
+def _damaged_names(path: Path, problem: str) -> DataError:
+    return DataError(str(path), f"its metadata 'huggingface' is damaged: {problem}", "write the file again")
 
 
 def _mean_image_bytes(file: Any) -> int:

@@ -6,13 +6,13 @@ of their own, a `Reader` (`distrain.data.readers`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from distrain.errors import DataError, UsageError, nearest
 
+IMAGE_EXTENSIONS = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"))
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -46,10 +46,12 @@ class Listing:
     Attributes:
         classes: names of the classes, in the order of their labels.
         images: the files, in the order in which they are packed.
+        left_out: what is not among them though it looks as if it should be: name, reason.
     """
 
     classes: tuple[str, ...]
     images: tuple[SourceImage, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def list_source(source: str) -> Listing:
@@ -94,7 +96,14 @@ def sorted_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (int(name) if numeric else 0, name)))
 
 
-def _stat(path: Path, name: str, label: int) -> SourceImage:
+def printable(name: str) -> str:
+    """Return a name as text that can be written anywhere: bytes that are not UTF-8 as ``\\udcNN``."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def stat_image(path: Path, name: str, label: int) -> SourceImage:
+    """Return a file as an image of a listing, with its size and age."""
+    name = printable(name)
     try:
         status = path.stat()
     except OSError:  # a broken link, or gone: the worker that packs it reports why it is skipped
@@ -102,44 +111,11 @@ def _stat(path: Path, name: str, label: int) -> SourceImage:
     return SourceImage(str(path.absolute()), name, label, status.st_size, status.st_mtime_ns)
 
 
-def _imagefolder(place: str) -> Listing:
-    """List the folders of a folder as classes, sorted by name; every file in them is a candidate.
-
-    Names that begin with a dot are not looked at. Files of any other name are candidates, so that
-    what is not an image appears among the skipped, with its reason.
-    """
-    root = Path(place)
-    if not root.is_dir():
-        raise DataError(
-            str(root), "this folder does not exist", "give the folder that holds one folder a class"
-        )
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
-        raise DataError(
-            str(root), "it holds no class folders", "put the images of each class in a folder of its own"
-        )
-    images: list[SourceImage] = []
-    for label, folder in enumerate(folders):
-        files = _files_below(folder)
-        if not files:
-            raise DataError(str(folder), "this class is empty", "add images to the folder, or remove it")
-        images.extend(_stat(file, str(file.relative_to(root)), label) for file in files)
-    return Listing(tuple(folder.name for folder in folders), tuple(images))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for place, below, names in os.walk(folder, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found.extend(Path(place, name) for name in sorted(names) if not name.startswith("."))
-    return found
-
-
 def _list_file(place: str) -> Listing:
     """List lines of ``PATH<tab or blanks>CLASS``; relative paths start at the folder of the list."""
     file = Path(place)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(str(file), f"the list cannot be read: {error}", "give a text file") from None
     pairs: list[tuple[str, str]] = []
@@ -147,7 +123,8 @@ def _list_file(place: str) -> Listing:
         if not line.strip() or line.startswith("#"):
             continue
         path, *rest = line.strip().rsplit("\t" if "\t" in line else None, 1)
-        if not rest:
+        # Without a tab, "a b.jpg" is a path with a blank and no class, not a file "a" of a class "b.jpg".
+        if not rest or ("\t" not in line and is_image_name(rest[0])):
             raise DataError(f"{file}:{number}", f"{line!r} has no class", "write PATH, a tab and the class")
         pairs.append((path.strip(), rest[0].strip()))
     if not pairs:
@@ -155,7 +132,18 @@ def _list_file(place: str) -> Listing:
     classes = sorted_classes({name for _, name in pairs})
     labels = {name: label for label, name in enumerate(classes)}
     base = file.parent
-    return Listing(classes, tuple(_stat(base / path, path, labels[name]) for path, name in pairs))
+    return Listing(classes, tuple(stat_image(base / path, path, labels[name]) for path, name in pairs))
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file's name ends as that of an image."""
+    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
+
+
+def _imagefolder(place: str) -> Listing:
+    from distrain.data.source_folder import list_folder
+
+    return list_folder(place)
 
 
 def _webdataset(place: str) -> Listing:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from distrain.data.files import growing, new_folder
 from distrain.data.pool import run_jobs
 from distrain.errors import UsageError
 
@@ -48,10 +49,9 @@ def synthesize(
 
     Raises:
         UsageError: ``out`` exists, or the numbers make no sense.
+        DataError: the disk is full or cannot be written.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(str(out), "it exists already", "give another folder, or remove this one")
+    out = new_folder(out)
     held_out = max(classes, images // 10) if val_images is None else val_images
     for name, value, least in (
         ("--classes", classes, 1),
@@ -60,6 +60,16 @@ def synthesize(
     ):
         if value < least:
             raise UsageError(name, f"{value} is less than {least}", "give at least one image of each class")
+    if seed < 0:
+        raise UsageError("--seed", f"{seed} is negative", "give 0 or more")
+    with growing(out) as partial:  # half of a tree would look like a whole one
+        for _ in run_jobs(_write, _jobs(partial, classes, images, held_out, seed), workers):
+            pass
+    return {"train": images, "val": held_out}
+
+
+def _jobs(out: Path, classes: int, images: int, held_out: int, seed: int) -> list[_Job]:
+    """Make the folders and cut the work."""
     jobs: list[_Job] = []
     for part, first, count in (("train", 0, images), ("val", images, held_out)):
         for label in range(classes):
@@ -68,9 +78,7 @@ def synthesize(
             stop = min(start + _IMAGES_PER_JOB, first + count)
             # Labels follow the number within the part, so both parts hold every class.
             jobs.append(_Job(str(out / part), classes, seed, range(start - first, stop - first)))
-    for _ in run_jobs(_write, jobs, workers):
-        pass
-    return {"train": images, "val": held_out}
+    return jobs
 
 
 def class_name(label: int) -> str:
