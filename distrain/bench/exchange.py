@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,15 +147,19 @@ def hidden(
     data_steps = math.ceil(ours.steps / training.steps)
     times: dict[bool, list[list[float]]] = {False: [], True: []}
 
+    reader = ThreadPoolExecutor(1)  # the decoder threads of the loader also read while a step computes
+
     def step_with_images() -> None:
-        ours.take(data_steps)
+        images = reader.submit(ours.take, data_steps)
         steps.run()
+        images.result()
 
     for number in range(2 * training.rounds):
         with_images = number % 4 in (1, 2)  # without, with, with, without, ...
         step = step_with_images if with_images else steps.run
         times[with_images].append(_slowest(comm, step, training.steps))
         ours.settle()
+    reader.shutdown()
     images = training.steps * data_steps / ours.steps  # epochs of images that have travelled
     return hidden_line(times[False], times[True], alone_seconds * images) | {
         "ranks": comm.size,

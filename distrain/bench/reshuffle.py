@@ -17,9 +17,13 @@ from distrain.data.exchange import MpiWire
 from distrain.data.groups import Groups
 from distrain.data.settings import DataSettings
 from distrain.data.sharing import Sharing
+from distrain.data.windows import WINDOWS_IN_ROOM
 from distrain.world import World
 
-STEPS = 64  # of an epoch; the product makes about 32 windows of them
+STEPS = 60  # of an epoch
+# Of a window. A large set has windows of hundreds of megabytes; by default those of a small one would be
+# so short that the benchmark timed how evenly a few images spread over its ranks.
+_WINDOW_STEPS = 10
 _LONGEST_COUNT = (1 << 31) - 1  # counts and places of MPI_Alltoallv are C ints
 
 
@@ -65,7 +69,11 @@ class Exchange:
         wanted = bytes_per_node * world.nodes / made_images.MEAN_BYTES
         batch = max(1, round(wanted / world.size / STEPS))
         count = batch * world.size * STEPS
-        settings = DataSettings(train="-", val="-", group_nodes=world.nodes, batch_per_rank=batch)
+        # of the part; 8 % above, so that windows of more than the mean have room
+        room = 1.08 * WINDOWS_IN_ROOM * _WINDOW_STEPS / STEPS * (1 - 1 / world.nodes)
+        settings = DataSettings(
+            train="-", val="-", group_nodes=world.nodes, batch_per_rank=batch, exchange_window=min(1.0, room)
+        )
         made = made_images.manifest(count)
         sharing = Sharing(settings, Groups.of(world, world.nodes), made, made)
         table = made_images.records(count, made_images.checksums(count, comm))

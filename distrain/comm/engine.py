@@ -310,10 +310,12 @@ class Engine:
         moved = False
         alone = len(self._flight) == 1 and not self._is_payload_awaited()
         self._has_waited = False
+        urgent = min((priority for priority, _ in self._flight), default=Priority.GRADIENT)
         for entry in tuple(self._flight):
             completion = self._current = entry[1]
             operation = completion.operation
             operation.is_alone, operation.caller_waits = alone, self._guest_works
+            operation.is_behind = urgent < entry[0]
             before = operation.moved
             if not completion.carried_out:
                 completion.carried_out = operation.progress()

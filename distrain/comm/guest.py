@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import Protocol
 
@@ -18,6 +19,7 @@ class Guest(Protocol):
     queue: Hashable
     concurrency: int | None
     moved: int
+    is_behind: bool
 
     def start(self) -> None:
         """Put the first messages on their way."""
@@ -43,8 +45,10 @@ class GuestOperation(Operation):
 
     def progress(self) -> bool:
         """See `Operation.progress`."""
+        self._guest.is_behind = self.is_behind
         done = self._guest.progress()
-        self.moved = self._guest.moved
+        if self.moved != self._guest.moved:  # behind gradients it may take long; standing still is a fault
+            self.moved, self.moved_at = self._guest.moved, time.perf_counter()
         return done
 
     def waiting_for(self) -> str:

@@ -48,6 +48,8 @@ class Operation:
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
+        is_behind: something more urgent is in flight, so leave the wire to it; kept up to date by the engine.
+        moved_at: when something was last achieved, for what may rightly take long; 0: its age is what counts.
         is_ready: False while the payload is still being computed; those behind it wait too.
         before: called in the engine thread just before `start`, e.g. to fill a send buffer.
         after: called in the engine thread when complete, e.g. to copy a result out.
@@ -67,6 +69,8 @@ class Operation:
     waits = False
     is_alone = False
     caller_waits = False
+    is_behind = False
+    moved_at = 0.0
     news = ctypes.c_int(0)
     before: Callable[[], Any] | None = None
     after: Callable[[], Any] | None = None

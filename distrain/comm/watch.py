@@ -82,7 +82,7 @@ class Watch:
         """Report the operation if it is late; return True, after a last word, if it is far too late."""
         if completion.started is None or completion.is_done:
             return False
-        age = time.perf_counter() - completion.started
+        age = time.perf_counter() - max(completion.started, completion.operation.moved_at)
         limit = completion.operation.patience_seconds
         if age > self._stall and not completion.reported:
             completion.reported = True
@@ -110,7 +110,8 @@ class Watch:
 
     def describe(self, completion: Completion) -> str:
         """Say what an operation is, how long it has been in flight and what it waits for."""
-        age = time.perf_counter() - (completion.started or completion.submitted)
+        begin = completion.started or completion.submitted
+        age = time.perf_counter() - max(begin, completion.operation.moved_at)
         return (
             f"{self._name}: {completion} has been waiting for {age:.1f} s for "
             f"{completion.operation.waiting_for()}"

@@ -1,13 +1,16 @@
 """The exchange of images between nodes over MPI, through the engine of the wire.
 
-Messages are cut into pieces of `PIECE_BYTES`: a count never comes near the 2**31 of MPI, the copy
-into a piece keeps the engine from gradients for a fraction of a millisecond, and few pieces at a time
-are on the wire, so that gradients find it free. Images are gathered from the node's memory piece by
-piece and arrive in place.
+Who receives decides what travels. Every sender offers its next pieces to all its peers; they leave when the
+receiver has posted a receive for them. A rank posts few at a time, over all peers and windows: so no
+port is flooded, all peers come forward alike, and what is on its way when gradients begin is soon through.
+While gradients are in flight it asks for a piece only now and then. A rank that waits for images has no
+gradients in flight, so it asks at full speed. Images are gathered from the node's memory piece by piece and
+arrive in place.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol, cast
@@ -18,9 +21,14 @@ from mpi4py import MPI
 from distrain.data.window import Incoming, Outgoing
 from distrain.errors import CommError
 
-PIECE_BYTES = 1 << 20
-_SENDS = 4  # pieces on their way out, over all peers
-_RECEIVES = 2  # pieces expected of each peer; later ones wait at the sender
+PIECE_BYTES = 256 << 10  # 2 ms of a link of 1 Gbit/s; far below the 2**31 of MPI's counts
+EXPECTED = 8  # pieces that a rank asks for at the same time
+EXPECTED_OF_PEER = 4  # of them of one peer and window, so that a late peer holds up no other
+_OFFERED = 8  # copies of pieces on their way out of one window, over all peers, but one each at least
+# Between two pieces while gradients are in flight: 5 MB/s, so that nothing starves.
+TRICKLE_SECONDS = 0.05
+# Open MPI looks at its TCP sockets in every eighth call only.
+_CALLS = 9
 
 
 class Completion(Protocol):
@@ -33,6 +41,33 @@ class Completion(Protocol):
 Submit = Callable[[Any], Completion]
 
 
+class Allowance:
+    """How many pieces a rank may ask for, over all windows: few, and hardly any behind gradients."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._last = float("-inf")
+
+    def take(self, behind: bool, now: float) -> bool:
+        """Return whether one more piece may be asked for, and count it.
+
+        Args:
+            behind: gradients are in flight.
+            now: seconds of a clock.
+        """
+        if self._taken >= EXPECTED:
+            return False
+        if behind and (self._taken or now - self._last < TRICKLE_SECONDS):
+            return False
+        self._taken += 1
+        self._last = now
+        return True
+
+    def give(self) -> None:
+        """Say that a piece has come."""
+        self._taken -= 1
+
+
 class SwapOperation:
     """Images to and from other ranks, piece by piece; an Operation of the engine.
 
@@ -41,74 +76,106 @@ class SwapOperation:
         tag: the same on all ranks for the same window.
         sends: rank, and memory uint8 [N] pieces of which follow each other on the wire.
         receives: rank, and memory uint8 [N] that is filled.
+        allowance: of this rank, shared by all its windows.
     """
 
     kind = "exchange of images"
     algorithm = "direct messages"
     concurrency: int | None = None  # windows are few, and limited by those who submit them
+    is_behind = False
 
     def __init__(
-        self, comm: MPI.Intracomm, tag: int, sends: list[Outgoing], receives: list[Incoming]
+        self,
+        comm: MPI.Intracomm,
+        tag: int,
+        sends: list[Outgoing],
+        receives: list[Incoming],
+        allowance: Allowance,
     ) -> None:
         self.queue: Hashable = ("images", comm.handle)
         self.moved = 0
         self.size_bytes = sum(memory.size for _, memory in receives)
-        self._comm, self._tag = comm, tag
-        # Each rank begins with the peer that follows it: not all of them with rank 0.
-        rank, size = comm.rank, comm.size
-        self._outgoing = deque((peer, _gathered(m)) for peer, m in sorted(sends, key=_turn(rank, size)))
-        self._incoming = {peer: deque(_pieces(memory)) for peer, memory in receives}
+        self._comm, self._tag, self._allowance = comm, tag, allowance
+        self._outgoing = {peer: _gathered(memory) for peer, memory in sends}
+        self._incoming = {peer: deque(_pieces(memory)) for peer, memory in receives if memory.size}
         self._expected = dict.fromkeys(self._incoming, 0)
         self._requests: list[MPI.Request] = []
-        self._meant: list[tuple[int | None, np.ndarray]] = []  # sender (None: a send), memory in use
-        self._sending = 0
+        self._meant: list[tuple[int, bool, np.ndarray]] = []  # peer, whether it comes, memory in use
 
     def start(self) -> None:
-        """Post the first pieces."""
-        self._post()
+        """Offer the first pieces, and ask for some."""
+        each = max(1, _OFFERED // max(1, len(self._outgoing)))
+        for peer in tuple(self._outgoing):
+            for _ in range(each):
+                self._offer(peer)
+        self._ask()
 
     def progress(self) -> bool:
         """Collect what is complete and post what follows."""
-        if self._requests:
-            statuses: list[MPI.Status] = []
-            done = MPI.Request.Testsome(self._requests, statuses) or []
-            for index, status in zip(done, statuses, strict=False):
-                self._retire(*self._meant[index], status)
-            for index in sorted(done, reverse=True):
-                del self._requests[index], self._meant[index]
-            self.moved += len(done)
-            if done:
-                self._post()
-        return not self._requests
+        done, statuses = self._test()
+        ended = [(self._requests[index], *self._meant[index]) for index in done]
+        for index in sorted(done, reverse=True):
+            del self._requests[index], self._meant[index]
+        for (request, peer, comes, memory), status in zip(ended, statuses, strict=False):
+            if comes:
+                self._take_in(peer, memory, status)
+            else:
+                request.Free()
+                self._offer(peer)
+        self._ask()
+        self.moved += len(done)
+        return not self._requests and not self._incoming
 
     def waiting_for(self) -> str:
         """Name the peers whose pieces are missing."""
-        return f"images from ranks {sorted(p for p, n in self._expected.items() if n)}" + (
-            f", and ranks {sorted({p for p, _ in self._outgoing})} to take theirs" if self._outgoing else ""
+        missing = {peer for peer, count in self._expected.items() if count} | set(self._incoming)
+        takers = {peer for peer, comes, _ in self._meant if not comes} | set(self._outgoing)
+        return f"images from ranks {sorted(missing)}" + (
+            f", and ranks {sorted(takers)} to take theirs" if takers else ""
         )
 
-    def _post(self) -> None:
-        for peer, pieces in self._incoming.items():
-            while pieces and self._expected[peer] < _RECEIVES:
-                memory = pieces.popleft()
-                self._requests.append(self._comm.Irecv([memory, MPI.BYTE], peer, self._tag))
-                self._meant.append((peer, memory))
-                self._expected[peer] += 1
-        while self._outgoing and self._sending < _SENDS:
-            peer, copies = self._outgoing.popleft()
-            copy = next(copies, None)
-            if copy is None:
-                continue
-            self._requests.append(self._comm.Isend([copy, MPI.BYTE], peer, self._tag))
-            self._meant.append((None, copy))
-            self._sending += 1
-            self._outgoing.append((peer, copies))  # the next piece goes to the next peer
+    def _test(self) -> tuple[list[int], list[MPI.Status]]:
+        statuses: list[MPI.Status] = []
+        if self._requests:
+            for _ in range(1 if self.is_behind else _CALLS):
+                done = MPI.Request.Testsome(self._requests, statuses)
+                if done:
+                    return list(done), statuses
+        return [], statuses
 
-    def _retire(self, sender: int | None, memory: np.ndarray, status: MPI.Status) -> None:
-        if sender is None:
-            self._sending -= 1
+    def _offer(self, peer: int) -> None:
+        """Begin to send the next piece to a peer; it leaves when the peer asks for it."""
+        copy = next(self._outgoing[peer], None) if peer in self._outgoing else None
+        if copy is None:
+            self._outgoing.pop(peer, None)
             return
+        # Persistent, not Isend: so the starts of messages use all network cards of Open MPI in turn.
+        request = self._comm.Send_init([copy, MPI.BYTE], peer, self._tag)
+        request.Start()
+        self._requests.append(request)
+        self._meant.append((peer, False, copy))
+
+    def _ask(self) -> None:
+        """Post receives, as many as may be, for the peers of whom most is missing."""
+        while self._incoming:
+            free = [
+                (len(p), peer)
+                for peer, p in self._incoming.items()
+                if self._expected[peer] < EXPECTED_OF_PEER
+            ]
+            if not free or not self._allowance.take(self.is_behind, time.perf_counter()):
+                return
+            _, peer = max(free)
+            memory = self._incoming[peer].popleft()
+            if not self._incoming[peer]:
+                del self._incoming[peer]
+            self._requests.append(self._comm.Irecv([memory, MPI.BYTE], peer, self._tag))
+            self._meant.append((peer, True, memory))
+            self._expected[peer] += 1
+
+    def _take_in(self, sender: int, memory: np.ndarray, status: MPI.Status) -> None:
         self._expected[sender] -= 1
+        self._allowance.give()
         if status.Get_count(MPI.BYTE) != memory.size:
             raise CommError(
                 self.kind,
@@ -125,6 +192,7 @@ class AgreeOperation:
     concurrency: int | None = 4
     size_bytes = 8
     moved = 0
+    is_behind = False
 
     def __init__(self, comm: MPI.Intracomm, value: int) -> None:
         self.queue: Hashable = comm.handle
@@ -160,6 +228,7 @@ class MpiWire:
         self._group = cast("MPI.Intracomm", comm.Split(group, comm.rank))
         self._submit = submit
         self._swaps = 0
+        self._allowance = Allowance()
 
     def free(self) -> None:
         """Give the communicators back; collective, after the engine has ended."""
@@ -169,8 +238,9 @@ class MpiWire:
     def swap(self, sends: list[Outgoing], receives: list[Incoming]) -> Callable[[], object]:
         """See `Wire.swap`."""
         self._swaps += 1
-        # 2**15 tags are promised by MPI; two windows in flight need two.
-        return self._submit(SwapOperation(self._comm, self._swaps % 1024, sends, receives)).wait
+        # 2**15 tags are promised by MPI; the few windows in flight need one each.
+        tag = self._swaps % 1024
+        return self._submit(SwapOperation(self._comm, tag, sends, receives, self._allowance)).wait
 
     def largest(self, value: int) -> Callable[[], int]:
         """See `Wire.largest`."""
@@ -182,10 +252,6 @@ class MpiWire:
             return int(operation.result[0])
 
         return wait
-
-
-def _turn(rank: int, size: int) -> Callable[[Outgoing], int]:
-    return lambda outgoing: (outgoing[0] - rank) % size
 
 
 def _pieces(memory: np.ndarray) -> Iterator[np.ndarray]:

@@ -23,7 +23,7 @@ from distrain.errors import DataError
 log = logging.getLogger("distrain.data")
 
 WINDOWS_IN_ROOM = 4  # one is read, the others have arrived or are on their way
-_IN_FLIGHT = 2  # while one is checked the next arrives
+_IN_FLIGHT = 3  # while one is checked, or waits for the slowest of its peers, the next arrive
 
 
 class Wire(Protocol):
