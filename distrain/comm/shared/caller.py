@@ -25,11 +25,12 @@ REDUCTIONS = (
     Reduction.MAX, Reduction.BAND, Reduction.BOR, Reduction.BXOR,
 )  # fmt: skip
 _UNKNOWN = 255  # of csrc/caller.c
-# A caller waits for so long by itself; the engine reports stalls and never gives up too early.
+# A caller goes on by itself until nothing has moved for so long; the engine reports stalls and never gives up
+# too early.
 PATIENCE_SECONDS = 2e-3
 YIELDS = 50
-# Longer payloads go to the engine: its thread goes on while the caller sees to something else.
-LONGEST_BYTES = 4 << 20
+# Of longer payloads the way through the engine is no part worth speaking of.
+LONGEST_BYTES = 128 << 20
 
 
 class DoneWork(dist.Work):

@@ -79,8 +79,10 @@ static PyObject *exchange(caller *self, void *payload, Py_ssize_t bytes, PyObjec
     Py_BEGIN_ALLOW_THREADS
     code = distrain_shared_begin(self->handle, payload, count, type, per_item, op, divisor, REDUCE | GATHER);
     if (code == IDLE || code == MOVED) {
-        code = distrain_shared_advance(self->handle, self->patience_ns, self->patience_ns, self->spins,
-                                       self->yields);
+        do /* until nothing has moved for so long */
+            code = distrain_shared_advance(self->handle, self->patience_ns, self->patience_ns, self->spins,
+                                           self->yields);
+        while (code == MOVED);
         self->waited_ns += now_ns() - begin;
     }
     Py_END_ALLOW_THREADS
