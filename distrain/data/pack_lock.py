@@ -39,16 +39,20 @@ def locked(folder: Path) -> Iterator[None]:
         _lock(folder, handle)
         _check_same(folder, handle)
         try:
-            (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        except OSError as error:
-            raise disk_error(folder, error) from None
-        try:
+            _sign(folder)
             yield
         finally:
             with suppress(FileNotFoundError):  # the folder was of no use and is removed
                 os.unlink(OWNER, dir_fd=handle)
     finally:
         os.close(handle)
+
+
+def _sign(folder: Path) -> None:
+    try:
+        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except OSError as error:
+        raise disk_error(folder, error) from None
 
 
 def _lock(folder: Path, handle: int) -> None:

@@ -46,6 +46,19 @@ def test_a_disk_that_is_full_at_the_start(
     assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out/owner").exists()
 
 
+def test_a_disk_without_room_for_the_name_of_the_owner(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataError, match=r"out.partial: the disk is full"):
+        pack(f"imagefolder:{tree}", tmp_path / "out")
+    assert not list((tmp_path / "out.partial").iterdir())
+
+
 def test_a_pack_onto_a_link_is_made_where_it_leads(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for link, target in (("a", "empty"), ("b", "new")):
