@@ -24,12 +24,26 @@ class Board:
         calls: the last collective of each group: what, and when (time.monotonic).
         quick: for groups whose last collective may not be in `calls`: returns it, or None.
         heard: for each group the rank whose notes come here, its last call and its step; see `Roll`.
+        earlier: when groups that have ended were last used (time.monotonic).
     """
 
     step: int | None = None
     calls: dict[str, tuple[Call, float]] = field(default_factory=dict)
     quick: dict[str, Callable[[], tuple[Call, float] | None]] = field(default_factory=dict)
     heard: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
+    earlier: float = 0.0
+
+    def last_call(self) -> float:
+        """Return when the program last called a collective (time.monotonic); 0: never."""
+        noted = [since for _, since in self.calls.copy().values()]
+        quick = (found for ask in self.quick.copy().values() if (found := ask()) is not None)
+        return max([*noted, *(since for _, since in quick), self.earlier])
+
+    def end(self, group: str) -> None:
+        """Forget a group."""
+        self.earlier = self.last_call()
+        for notes in (self.calls, self.quick, self.heard):
+            notes.pop(group, None)
 
     def facts(self) -> dict[str, Any]:
         """Everything as JSON values, with the Python stack of the main thread, innermost frame last."""

@@ -52,6 +52,7 @@ _TORCH: dict[Reduction, Reducer] = {
     Reduction.MAX: torch.maximum,
 }
 _REDUCED_BY_TORCH = (torch.float16, torch.bfloat16)
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _WITHOUT_ORDER = (torch.complex64, torch.complex128)
 _BITWISE = (Reduction.BAND, Reduction.BOR, Reduction.BXOR)
 # All other types (8-bit floats, complex halves, quantised) travel, but have no arithmetic here.
@@ -158,7 +159,10 @@ class FlatBuffer:
         if self.dtype.is_floating_point or self.dtype.is_complex:
             self.tensor.div_(divisor)
         elif self.dtype is not torch.bool:  # the average of truth values is "any": the sum says it
-            self.tensor.div_(divisor, rounding_mode="trunc")
+            if self.dtype in _UNSIGNED:
+                self._elements //= divisor  # torch cannot divide most of these
+            else:
+                self.tensor.div_(divisor, rounding_mode="trunc")
 
 
 class StagingPool:

@@ -9,6 +9,8 @@ import faulthandler
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from distrain import timeline
+from distrain.comm.board import board
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ class _State:
     name = ""
     installed = False
     exit_code = 0  # of a sys.exit() that may be on its way; see `_exit`
+    exit_called = 0.0  # when (time.monotonic)
     agreed_code = 0  # with which all ranks end together; see `all_end_with`
     hook = sys.excepthook
     exit = sys.exit
@@ -86,7 +90,8 @@ def forget_exit() -> None:
 
 def at_exit() -> None:
     """Called when Python ends: a rank that ends with ``sys.exit(n)`` takes the job with it."""
-    if _State.installed and _State.exit_code not in (0, _State.agreed_code):
+    caught = board.last_call() > _State.exit_called
+    if _State.installed and not caught and _State.exit_code not in (0, _State.agreed_code):
         log.error("%s: ended with exit code %d; ending the job", _State.name, _State.exit_code)
         end_job(_State.exit_code)
 
@@ -99,9 +104,10 @@ def exit_code_of(value: Any) -> int:
 
 
 def _exit(value: Any = None) -> NoReturn:
-    # Python does not tell its atexit handlers the exit code, so it is noted here. If the
-    # SystemExit is caught and the program communicates again, `forget_exit` takes it back.
-    _State.exit_code = exit_code_of(value)
+    # Python does not tell its atexit handlers the exit code, so it is noted here. It does not count if the
+    # SystemExit is caught and the program communicates again, or if it ends another thread only.
+    if threading.current_thread() is threading.main_thread():
+        _State.exit_code, _State.exit_called = exit_code_of(value), time.monotonic()
     raise SystemExit(value)
 
 

@@ -92,6 +92,16 @@ def unpack(flat: torch.Tensor, targets: Sequence[torch.Tensor]) -> None:
         begin += target.numel()
 
 
+class _Destroyed:
+    """In the place of the wire once its group has ended."""
+
+    def close(self) -> None:
+        """Nothing: a second end changes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise CallError("collective", "its group was destroyed", "call it before destroy_process_group()")
+
+
 class GroupBase(dist.ProcessGroup):
     """One group of ranks, without its collectives.
 
@@ -106,7 +116,7 @@ class GroupBase(dist.ProcessGroup):
 
     def __init__(self, wire: Wire, timeout: timedelta) -> None:
         super().__init__(wire.rank, wire.size)  # type: ignore[call-arg]  # a form that the stub lacks
-        self._wire = wire
+        self._wire: Any = wire
         self._quick = None if wire.direct is None else wire.direct.caller
         self._free_quick = (lambda: False) if wire.direct is None else wire.direct.free
         self.set_timeout(timeout)
@@ -165,7 +175,9 @@ class GroupBase(dist.ProcessGroup):
 
     def shutdown(self) -> None:
         """Free the group's communicator; all members call it."""
-        self._wire.close()
+        wire: Any = self._wire
+        self._wire, self._quick, self._free_quick = _Destroyed(), None, lambda: False
+        wire.close()
 
     def _submit(
         self,

@@ -274,8 +274,6 @@ class Wire:
                 self.engine.call(self.levels.close)
             self.engine.call(self.comm.Free)
             if self.members is not None:
-                board.calls.pop(self.members.key, None)
-                board.quick.pop(self.members.key, None)
-                board.heard.pop(self.members.key, None)
+                board.end(self.members.key)
         if self.channel is not None:
             self.channel.close()

@@ -260,6 +260,21 @@ def test_a_broken_rank_is_named_in_the_memory_of_a_node(
     assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
 
 
+def test_a_caught_exit_does_not_count(tmp_path: Path) -> None:
+    """A ``sys.exit`` that somebody caught (argparse, click), or that ended a thread, ends no job."""
+    job = mpirun(
+        "import sys, threading, torch, torch.distributed as dist, distrain\n"
+        "distrain.init_process_group()\n"
+        "try:\n    sys.exit(3)\nexcept SystemExit:\n    pass\n"
+        "dist.all_reduce(torch.ones(3))\n"
+        "thread = threading.Thread(target=lambda: sys.exit(4))\n"
+        "thread.start()\nthread.join()\n"
+        "dist.destroy_process_group()\n",
+        tmp_path,
+    )
+    assert job.returncode == 0, job.stderr
+
+
 def test_torch_itself_finds_the_backend(tmp_path: Path) -> None:
     """No import of distrain; importing torch does not bring MPI into a program that does not want it."""
     job = mpirun(

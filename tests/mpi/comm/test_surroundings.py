@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 
+from distrain.errors import CallError
 from distrain.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -198,3 +199,34 @@ def test_a_chosen_timeout_is_longer_than_what_ends_the_job(world: World) -> None
     work.wait()
     assert all(seconds is not None and seconds > 7200 for seconds in patience)
     dist.destroy_process_group(group)
+
+
+def test_a_destroyed_group_refuses(world: World) -> None:
+    """Collectives of all sizes and point to point; the rest of the world goes on."""
+    group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)
+    tensor = torch.ones(4)
+    dist.all_reduce(tensor, group=group)
+    dist.destroy_process_group(group)
+    for call in (
+        lambda: group.allreduce([tensor]),
+        lambda: group.allreduce([torch.ones(300_000)]),
+        lambda: group.barrier(),
+        lambda: group.send([tensor], 0, 1),
+        lambda: group.allgather([[tensor] * world.size], [tensor]),
+    ):
+        with pytest.raises(CallError, match="its group was destroyed"):
+            call()
+    dist.all_reduce(tensor)
+    assert tensor.tolist() == [world.size * world.size] * 4
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16], ids=str
+)
+@pytest.mark.parametrize("count", [3, 200_000])
+def test_averages_of_integers(world: World, dtype: torch.dtype, count: int) -> None:
+    """Rank r gives 2r+2: the average is P+1."""
+    tensor = torch.full((count,), 2 * world.rank + 2, dtype=dtype)
+    dist.all_reduce(tensor, op=dist.ReduceOp.AVG)
+    assert set(tensor.tolist()) == {world.size + 1}
