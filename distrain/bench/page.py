@@ -154,6 +154,36 @@ def load_table(lines: Sequence[Line]) -> str:
     return markdown(["ranks", "threads each", *names, *(f"{name} / memcpy" for name in names[:2])], table)
 
 
+def exchange_table(lines: Sequence[Line]) -> str:
+    """Seconds of a reshuffle and its share of the links; then what it costs a training that runs meanwhile."""
+    alone = [
+        [
+            str(line["nodes"]),
+            str(line["rails"]),
+            line["name"],
+            f"{line['median_s']:.3f}",
+            f"{line['limit_s']:.3f}",
+            f"{line['of_limit']:.2f}",
+        ]
+        for line in lines
+        if "of_limit" in line
+    ]
+    behind = [
+        [
+            str(line["nodes"]),
+            f"{line['compute_s'] * 1e3:.0f} + {line['gradients_s'] * 1e3:.0f}",
+            f"{line['slowdown_median']:+.1%}",
+            f"{line['slowdown_mean']:+.1%}",
+            f"{line['hidden']:.1%}",
+        ]
+        for line in lines
+        if "hidden" in line
+    ]
+    first = markdown(["hosts", "rails", "who", "seconds", "limit", "of the limit"], alone)
+    heads = ["hosts", "compute + gradients of a step, ms", "step, median", "step, mean", "hidden"]
+    return first + ("\n\n" + markdown(heads, behind) if behind else "")
+
+
 SUITES = (
     Suite(
         "one_node",
@@ -195,6 +225,15 @@ SUITES = (
             "loader --set raw",
         ),
         loader_table,
+    ),
+    Suite(
+        "exchange",
+        (
+            "exchange --ranks 4 --machines 4",
+            "exchange --ranks 8 --machines 8 --bytes 96MB --gradients 0",
+            "exchange --ranks 4 --machines 4 --rails 2 --gradients 0",
+        ),
+        exchange_table,
     ),
     Suite(
         "load",

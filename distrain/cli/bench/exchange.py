@@ -72,7 +72,7 @@ def _with_limit(line: dict[str, Any], emulation: Emulation) -> dict[str, Any]:
     if "leaving_bytes" not in line or not emulation.rate:
         return line
     limit = leaving_seconds(line["leaving_bytes"], emulation.rails, bytes_per_second(emulation.rate))
-    return line | {"limit_s": limit, "of_limit": limit / line["median_s"]}
+    return line | {"rails": emulation.rails, "limit_s": limit, "of_limit": limit / line["median_s"]}
 
 
 def _show(lines: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from distrain.bench.page import (
     Suite,
     allreduce_table,
     ddp_table,
+    exchange_table,
     load_table,
     loader_table,
 )
@@ -30,6 +31,32 @@ def test_ours_is_compared_with_the_best_peer() -> None:
         "| 2 | 1.0 KiB | 2 | 1 | 4 | 10 | 0.50 |",
         "| 4 | 1.0 KiB | 3 | - | - | - |  |",
     ]
+
+
+def test_the_exchange_has_a_table_alone_and_one_behind_training() -> None:
+    lines = [
+        {"name": "distrain", "nodes": 4, "rails": 1, "median_s": 1.25, "limit_s": 1.0, "of_limit": 0.8},
+        {"name": "gloo", "nodes": 4, "error": "not here"},
+        {
+            "name": "distrain behind training",
+            "nodes": 4,
+            "compute_s": 0.3,
+            "gradients_s": 0.2,
+            "slowdown_median": 0.014,
+            "slowdown_mean": -0.001,
+            "hidden": 0.96,
+        },
+    ]
+    assert exchange_table(lines).splitlines() == [
+        "| hosts | rails | who | seconds | limit | of the limit |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 4 | 1 | distrain | 1.250 | 1.000 | 0.80 |",
+        "",
+        "| hosts | compute + gradients of a step, ms | step, median | step, mean | hidden |",
+        "| --- | --- | --- | --- | --- |",
+        "| 4 | 300 + 200 | +1.4% | -0.1% | 96.0% |",
+    ]
+    assert "hidden" not in exchange_table(lines[:1])
 
 
 def test_of_speeds_the_highest_peer_counts() -> None:
