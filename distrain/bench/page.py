@@ -155,7 +155,7 @@ def load_table(lines: Sequence[Line]) -> str:
 
 
 def exchange_table(lines: Sequence[Line]) -> str:
-    """Seconds of a reshuffle and its share of the links; then what it costs a training that runs meanwhile."""
+    """Seconds of a reshuffle and its share of the links; then what it costs training meanwhile."""
     alone = [
         [
             str(line["nodes"]),
