@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
+    AllowInfNan,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,7 +26,7 @@ from distrain.units import Duration, parse_bytes, parse_seconds
 class Settings(BaseModel):
     """Base of every settings model: keys must be known, values are immutable once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -48,7 +49,12 @@ def _reader(parse: Any) -> BeforeValidator:
 
 
 Bytes = Annotated[int, _reader(parse_bytes), WithJsonSchema({"type": ["string", "integer"]})]
-Seconds = Annotated[float, _reader(parse_seconds), WithJsonSchema({"type": ["string", "number"]})]
+Seconds = Annotated[
+    float,
+    AllowInfNan(True),  # .inf: wait for ever; the reader refuses nan
+    _reader(parse_seconds),
+    WithJsonSchema({"type": ["string", "number"]}),
+]
 Steps = Annotated[
     Duration, _reader(Duration.parse), PlainSerializer(str), WithJsonSchema({"type": ["string", "number"]})
 ]

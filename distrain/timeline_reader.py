@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,21 @@ def merge(paths: Iterable[Path], out: Path) -> int:
     """Write the traces of all ranks into one file; return the number of events.
 
     Their clocks were aligned when they were written.
+
+    Raises:
+        UsageError: the file cannot be written.
     """
     count = 0
-    with out.open("w") as file:
-        file.write("[\n")
-        for path in paths:
-            for event in read(path):
-                file.write(("" if count == 0 else ",\n") + json.dumps(event, separators=(",", ":")))
-                count += 1
-        file.write("\n]\n")
+    try:
+        with out.open("w") as file:
+            file.write("[\n")
+            for path in paths:
+                for event in read(path):
+                    file.write(("" if count == 0 else ",\n") + json.dumps(event, separators=(",", ":")))
+                    count += 1
+            file.write("\n]\n")
+    except OSError as error:
+        raise UsageError(str(out), f"cannot be written: {error.strerror}", "give another --out") from None
     return count
 
 
@@ -85,27 +93,43 @@ class StepTimes:
 
 
 def steps_of(events: Sequence[dict[str, Any]]) -> list[StepTimes]:
-    """Return the steps of one rank's trace, in order."""
+    """Return the steps of one rank's trace, in order; costs one sort of the events."""
     names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     spans = [e for e in events if e["ph"] == "X"]
     main = [e for e in spans if names.get(e["tid"]) == MAIN]
-    busy = [e for e in spans if names.get(e["tid"], "").startswith(COLLECTIVES)]
-    exposed = [e for e in spans if e["name"] == EXPOSED]
+    kinds = (
+        [e for e in main if e["name"] == DATA],
+        [e for e in spans if names.get(e["tid"], "").startswith(COLLECTIVES)],
+        [e for e in spans if e["name"] == EXPOSED],
+    )
+    unions = [_Union(kind) for kind in kinds]
     found = []
     for step in sorted((e for e in main if e["name"] == STEP), key=lambda e: e["ts"]):
-        window = (step["ts"], step["ts"] + step["dur"])
-        data = [e for e in main if e["name"] == DATA]
-        parts = [_covered(kind, window) / 1e3 for kind in (data, busy, exposed)]
+        begin, end = step["ts"], step["ts"] + step["dur"]
+        parts = [(union.before(end) - union.before(begin)) / 1e3 for union in unions]
         found.append(StepTimes(step["pid"], int(step["args"]["step"]), step["dur"] / 1e3, *parts))
     return found
 
 
-def _covered(spans: Sequence[dict[str, Any]], window: tuple[float, float]) -> float:
-    """Return how much of a window the union of spans covers."""
-    covered, reached = 0.0, window[0]
-    for span in sorted(spans, key=lambda e: e["ts"]):
-        begin, end = max(span["ts"], reached), min(span["ts"] + span["dur"], window[1])
-        if end > begin:
-            covered += end - begin
-            reached = end
-    return covered
+class _Union:
+    """The union of spans as intervals that do not touch, and how much of it lies before each."""
+
+    def __init__(self, spans: Sequence[dict[str, Any]]) -> None:
+        self._begins: list[float] = []
+        self._ends: list[float] = []
+        for span in sorted(spans, key=lambda e: e["ts"]):
+            begin, end = span["ts"], span["ts"] + span["dur"]
+            if self._ends and begin <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._begins.append(begin)
+                self._ends.append(end)
+        lengths = (end - begin for begin, end in zip(self._begins, self._ends, strict=True))
+        self._covered = [0.0, *accumulate(lengths)]
+
+    def before(self, time: float) -> float:
+        """Return how much of the union lies before a time."""
+        number = bisect_right(self._begins, time)
+        if number == 0:
+            return 0.0
+        return self._covered[number] - max(0.0, self._ends[number - 1] - time)

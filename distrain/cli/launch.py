@@ -61,6 +61,10 @@ def launch(
     plan.check()
     if dry_run:
         return
+    done = run_folder.completed_steps(folder.path) if folder.resumes else None
+    if done is not None and plan.derived.total_steps is not None and done >= plan.derived.total_steps:
+        say(f"{folder.path} is complete ({done} steps); raise train.duration to go on with it")
+        return
     if resume == "auto" and not folder.resumes:
         say(f"no run of {settings.name} has a checkpoint yet: starting from the beginning")
     if not folder.resumes:

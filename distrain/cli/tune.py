@@ -36,9 +36,9 @@ def tune(
     from distrain.bench.start import Emulation, run_ranks
     from distrain.comm import tuning
     from distrain.errors import UsageError
-    from distrain.launch.hosts import parse_hosts
+    from distrain.launch.hosts import read_hosts
 
-    found = parse_hosts(hosts.read_text(), str(hosts)) if hosts else ()
+    found = read_hosts(hosts) if hosts else ()
     count = ranks or sum(host.slots for host in found)
     if count < 2:
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distrain.settings import Bytes, Seconds, Settings
 
@@ -66,6 +66,13 @@ class CommSettings(Settings):
     wire_dtype: Literal["as_is", "fp16", "bf16"] = Field(
         "as_is", description="type in which float32 gradients travel; sums are float32 whatever it is"
     )
+
+    @field_validator("timeline_steps")
+    @classmethod
+    def _steps_in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and not 0 <= steps[0] <= steps[1]:
+            raise ValueError(f"{list(steps)} are not a first and a last step; write e.g. [100, 120]")
+        return steps
 
     @model_validator(mode="after")
     def _check_wire_dtype(self) -> CommSettings:

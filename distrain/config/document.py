@@ -125,6 +125,8 @@ def parse(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
         raise ConfigError(at, f"not valid YAML: {error.problem or error.context}", "mend this line") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(where, f"not valid YAML: {error}", "mend the file") from None
+    except RecursionError:
+        raise ConfigError(where, "its brackets are nested too deeply", "mend the file") from None
     finally:
         loader.dispose()
 

@@ -17,6 +17,7 @@ from distrain.settings import Settings
 # pydantic's error types -> (what is wrong, what to do); {limit} and {expected} come from the context
 _WORDING = {
     "float_parsing": ("is not a number", "write a number, e.g. 0.1"),
+    "finite_number": ("is not a finite number", "write a number, e.g. 0.1"),
     "float_type": ("is not a number", "write a number, e.g. 0.1"),
     "int_parsing": ("is not a whole number", "write a whole number, e.g. 8"),
     "int_type": ("is not a whole number", "write a whole number, e.g. 8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from distrain.config.schema import RunConfig
 from distrain.data.format import MANIFEST, Manifest, read_manifest
 from distrain.data.groups import Groups, check_group_nodes
 from distrain.data.sharing import Sharing
-from distrain.errors import DataError
+from distrain.errors import ConfigError, DataError, nearest
 from distrain.launch.hosts import Host
+from distrain.schedule.registry import names
 from distrain.units import format_bytes
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def read_packs(config: RunConfig) -> Packs:
         try:
             found.append(read_manifest(Path(folder)))
         except DataError as error:
-            if (Path(folder) / MANIFEST).exists():
+            if os.path.exists(Path(folder) / MANIFEST):  # no error where a folder may not be searched
                 raise
             found.append(None)
             problems.append(error)
@@ -101,16 +105,32 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         packs: the data.
 
     Raises:
-        ConfigError: the training pack holds fewer images than one global batch, or the nodes cannot be
-            cut into groups of ``data.group_nodes``.
+        ConfigError: the training pack holds fewer images than one global batch, the nodes cannot be
+            cut into groups of ``data.group_nodes``, the algorithm is unknown, the packs do not fit each
+            other or the model, or the duration is less than a step.
     """
     data, optimizer = config.data, config.train.optimizer
     world_size = sum(host.slots for host in hosts)
     most = max(host.slots for host in hosts)
     global_batch = world_size * data.batch_per_rank * config.train.accumulate
+    if config.comm.algorithm != AUTO and config.comm.algorithm not in names():
+        raise ConfigError(
+            "comm.algorithm",
+            f"{config.comm.algorithm!r} is unknown{nearest(config.comm.algorithm, [AUTO, *names()])}",
+            f"choose auto, {', '.join(names())}",
+        )
+    if packs.train and packs.val:
+        check_classes(config, packs.train.classes, packs.val.classes)
     check_group_nodes(data.group_nodes, len(hosts))
     sharing = _sharing(config, hosts, packs)
     steps = sharing.steps_per_epoch if sharing else None
+    total = None if steps is None else config.train.duration.steps(steps)
+    if total == 0:
+        raise ConfigError(
+            "train.duration",
+            f"{config.train.duration} of {steps} steps an epoch is less than half a step",
+            "lengthen it",
+        )
     return Derived(
         world_size=world_size,
         nodes=len(hosts),
@@ -120,12 +140,42 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         val_images=packs.val.count if packs.val else None,
         classes=len(packs.train.classes) if packs.train else None,
         steps_per_epoch=steps,
-        total_steps=None if steps is None else config.train.duration.steps(steps),
+        total_steps=total,
         lr=optimizer.lr * global_batch / optimizer.lr_batch,
         pack_bytes=sharing.train.bytes_in_memory + sharing.val.bytes_in_memory if sharing else None,
         node_bytes=0 if data.memory == "disk" else sharing.bytes_per_node if sharing else None,
         queue_bytes=most * data.queue_batches * data.batch_per_rank * data.image_size**2 * 3,
     )
+
+
+def check_classes(config: RunConfig, train: Sequence[str], val: Sequence[str]) -> None:
+    """Make sure that a label means the same in both packs, and that the model has it.
+
+    Raises:
+        ConfigError: the packs have different classes, or more than the model.
+    """
+    if train != val:
+        only = sorted(set(train) ^ set(val))
+        raise ConfigError(
+            "data.val",
+            f"{config.data.val} has {len(val)} classes, {config.data.train} has {len(train)}; "
+            f"in one of them only: {', '.join(only[:5]) or 'none'}",
+            "pack both parts from class folders with the same names",
+        )
+    wanted = config.model.num_classes
+    if wanted is not None and wanted < len(train):
+        raise ConfigError(
+            "model.num_classes",
+            f"{wanted} is less than the {len(train)} classes of {config.data.train}",
+            "leave it out, or raise it",
+        )
+
+
+def warnings(derived: Derived) -> list[str]:
+    """Return what is allowed and yet hardly meant."""
+    if derived.classes == 1:
+        return ["the training pack has one class only: there is nothing to learn from it"]
+    return []
 
 
 def _sharing(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Sharing | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -17,6 +19,7 @@ from distrain.launch.mpi import WAYS_OUT
 # A polite stop must reach the ranks as SIGUSR1: Open MPI answers SIGINT and SIGTERM by killing all ranks
 # within half a second, which leaves no time for a checkpoint; SIGUSR1 every mpirun passes on as it is.
 _POLITE = signal.SIGUSR1
+_PR_SET_PDEATHSIG = 1
 _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -86,6 +89,23 @@ class _Foreground:
                     self.stop(self.asked)
 
 
+def _ends_with(launcher: int) -> Callable[[], None] | None:
+    """Return what lets a starter end when its launcher is killed: nobody could stop its ranks any more.
+
+    Linux only (``prctl(PR_SET_PDEATHSIG)``). It must not allocate or import: it runs after the fork.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl, number = ctypes.CDLL(None).prctl, int(signal.SIGTERM)
+
+    def set_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != launcher:  # it was killed before the signal was set
+            os._exit(1)
+
+    return set_signal
+
+
 def _say(text: str) -> None:
     print(f"distrain: {text}", file=sys.stderr, flush=True)
 
@@ -95,7 +115,8 @@ def run(command: Command, *, stop_seconds: float = 60.0, kill_seconds: float = 1
 
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the job to stop with a checkpoint (the ranks get SIGUSR1);
     a second one, or ``stop_seconds`` without an end, ends the ranks; a third, or ``kill_seconds`` more,
-    kills them. SIGUSR2 is passed on. Must be called by the main thread, which owns the signals.
+    kills them. SIGUSR2 is passed on. If this process is killed, the starter gets SIGTERM (Linux). Must be
+    called by the main thread, which owns the signals.
 
     Raises:
         LaunchError: the starter cannot be run.
@@ -110,6 +131,7 @@ def run(command: Command, *, stop_seconds: float = 60.0, kill_seconds: float = 1
             env={**os.environ, **command.env},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_ends_with(os.getpid()),
         )
         for received in foreground.early:
             foreground.caught(received, None)

@@ -8,13 +8,16 @@ import os
 import platform
 import re
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import distrain
 from distrain.config import document
 from distrain.errors import ConfigError, LaunchError, nearest
+from distrain.files import write_atomic
 from distrain.launch.failures import FOLDER as FAILURES
 
 CONFIG = "config.yaml"
@@ -22,6 +25,7 @@ COMMAND = "command.txt"
 LAUNCHER = "launcher.json"
 CHECKPOINTS = "checkpoints"
 RESULT = "result.json"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -133,30 +137,103 @@ def choose(runs: Path, name: str, resume: str | None) -> RunFolder | None:
     return RunFolder(path, resumes=True)
 
 
-def put_aside(path: Path) -> None:
-    """Rename ``result.json`` to ``result-1.json`` (or -2, ...) so that a resume does not overwrite it."""
+def changes(run: Path, config: str) -> list[str]:
+    """Return the settings that differ from those of the earlier start, as ``seed: 3 -> 4``.
+
+    How a run is started (``launch``) does not change what it computes and is left out.
+    """
+    try:
+        before, _ = document.parse((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return []  # of a start that got no further, or damaged: there is nothing to compare with
+    old, new = (dict(_flat(values, "")) for values in (before, document.parse(config, CONFIG)[0]))
+    keys = [key for key in {**old, **new} if not key.startswith("launch.") and old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys]
+
+
+def _flat(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, values
+
+
+@dataclass
+class Aside:
+    """Files of an earlier start that were renamed, so that a start which comes to nothing can undo it.
+
+    Attributes:
+        moved: (name now, name before) of each.
+    """
+
+    moved: list[tuple[Path, Path]] = field(default_factory=list)
+
+    def put(self, path: Path) -> None:
+        """Rename a file or folder if it exists."""
+        kept = put_aside(path)
+        if kept is not None:
+            self.moved.append((kept, path))
+
+    def undo(self) -> None:
+        """Give the files their names back; the failures of the later start stay where they are."""
+        for kept, path in reversed(self.moved):
+            if kept.is_file() or not path.exists():
+                kept.replace(path)
+        self.moved.clear()
+
+
+def put_aside(path: Path) -> Path | None:
+    """Rename ``result.json`` to ``result-1.json`` (or -2, ...) so that a resume does not overwrite it.
+
+    Returns:
+        The new name, or None if there is no such file.
+    """
     if not path.exists():
-        return
+        return None
     number = 1
     while (kept := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
         number += 1
     path.rename(kept)
+    return kept
 
 
-def record(folder: RunFolder, config: str, command: str, versions: dict[str, Any]) -> None:
-    """Write what starts the run: ``config.yaml``, ``command.txt`` and ``launcher.json``.
+def record(
+    folder: RunFolder, config: str, command: str, versions: dict[str, Any], files: Mapping[str, str] = _NONE
+) -> Aside:
+    """Write what starts the run: ``config.yaml``, ``command.txt``, ``launcher.json``, and further `files`.
 
     A resume appends its command and puts aside what would be mistaken for its own: the result and the
     failures of the earlier start, and its configuration if it differs.
+
+    Returns:
+        What was put aside.
+
+    Raises:
+        LaunchError: a file cannot be written (full disk, rights); what was put aside is back.
     """
-    config_path = folder.path / CONFIG
-    if config_path.exists() and config_path.read_text() != config:
-        put_aside(config_path)
-    put_aside(folder.path / RESULT)
-    put_aside(folder.path / FAILURES)
-    config_path.write_text(config)
+    aside, config_path = Aside(), folder.path / CONFIG
+    try:
+        if config_path.exists() and config_path.read_text() != config:
+            aside.put(config_path)
+        aside.put(folder.path / RESULT)
+        aside.put(folder.path / FAILURES)
+        for name, text in {**files, CONFIG: config}.items():
+            write_atomic(folder.path / name, text.encode())
+        _tell(folder.path, command, versions)
+    except OSError as error:
+        aside.undo()
+        raise LaunchError(
+            str(error.filename or folder.path),
+            f"cannot be written: {error.strerror}",
+            "free space, or set launch.runs to a folder on another disk",
+        ) from None
+    return aside
+
+
+def _tell(folder: Path, command: str, versions: dict[str, Any]) -> None:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    with open(folder.path / COMMAND, "a") as file:
+    with open(folder / COMMAND, "a") as file:
         file.write(f"# {now} on {socket.gethostname()}, in {os.getcwd()}\n{command}\n\n")
     facts = {
         "distrain": distrain.__version__,
@@ -166,7 +243,15 @@ def record(folder: RunFolder, config: str, command: str, versions: dict[str, Any
         "started": now,
         **versions,
     }
-    (folder.path / LAUNCHER).write_text(json.dumps(facts, indent=2) + "\n")
+    write_atomic(folder / LAUNCHER, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def completed_steps(run: Path) -> int | None:
+    """Return the steps of a run that is complete, by its result; None if it is not."""
+    if status(run) != "completed":
+        return None
+    steps = json.loads((run / RESULT).read_text()).get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def status(run: Path) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from distrain.settings import Settings
 
@@ -14,8 +15,15 @@ def _text_of_int(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-EnvValue = Annotated[str, BeforeValidator(_text_of_int, json_schema_input_type=str | int)]
+EnvValue = Annotated[
+    str, BeforeValidator(_text_of_int, json_schema_input_type=str | int), Field(pattern=r"^[^\x00]*$")
+]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 OneLine = Annotated[EnvValue, Field(pattern=r"^[^\r\n]+$")]
+
+
+# minutes, m:s, h:m:s, days-hours, days-hours:m, days-hours:m:s
+_SLURM_TIME = r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|(?i:unlimited|infinite)"
 
 
 class SlurmSettings(Settings):
@@ -44,6 +52,16 @@ class SlurmSettings(Settings):
     srun_mpi: OneLine = Field("pmix", description="value of srun --mpi; pmi2 for MPICH and Intel MPI")
     extra: tuple[OneLine, ...] = Field((), description="further #SBATCH options, e.g. --exclusive")
 
+    @field_validator("time")
+    @classmethod
+    def _is_a_time(cls, time: str) -> str:
+        if not re.fullmatch(_SLURM_TIME, time):
+            raise ValueError(
+                f"{time!r} is not a time of Slurm; write minutes, hours:minutes:seconds or days-hours, "
+                "e.g. 24:00:00"
+            )
+        return time
+
 
 class LaunchSettings(Settings):
     """How a run is started."""
@@ -62,6 +80,6 @@ class LaunchSettings(Settings):
     bind: Literal["none", "core", "numa"] = Field(
         "none", description="binding of ranks; none, since each rank runs decoder and compute threads"
     )
-    env: dict[str, EnvValue] = Field({}, description="environment of every rank")
+    env: dict[EnvName, EnvValue] = Field({}, description="environment of every rank")
     mpirun_args: tuple[str, ...] = Field((), description="further mpirun arguments, as they are")
     slurm: SlurmSettings = SlurmSettings()

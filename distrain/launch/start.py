@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 from distrain.config import dump
-from distrain.launch.derive import table
+from distrain.errors import LaunchError
+from distrain.launch.derive import table, warnings
 from distrain.launch.local import run
+from distrain.launch.lock import LAUNCHER, check_free, hold
 from distrain.launch.plan import SCRIPT, Plan
-from distrain.launch.run_folder import record
+from distrain.launch.run_folder import Aside, changes, record
 from distrain.launch.slurm import submit
 from distrain.launch.verdict import judge
 from distrain.units import format_bytes
@@ -24,6 +27,7 @@ def describe(plan: Plan) -> str:
         *table(plan.config, plan.derived),
         ("MPI", f"{plan.mpi.version} ({plan.mpi.path})" if plan.mpi else "srun"),
     ]
+    rows += [("warning", warning) for warning in warnings(plan.derived)]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
     for name, text in plan.files.items():
@@ -36,28 +40,66 @@ def describe(plan: Plan) -> str:
 def start(plan: Plan) -> int:
     """Write the run folder, start the run, and return the exit code for the shell.
 
+    Where nothing could be started, a folder that was made for it is removed again.
+
     Raises:
-        LaunchError: the run cannot be started or submitted.
+        LaunchError: the run cannot be started or submitted, or another process writes into its folder.
     """
     folder = plan.folder.path
     for problem in plan.packs.problems:
         say(f"warning: {problem} (only this machine looked; the others may see it)")
-    for name, text in plan.files.items():
-        (folder / name).write_text(text)
-    script = folder / SCRIPT
-    shell = f"sbatch {shlex.quote(str(script))}" if SCRIPT in plan.files else plan.command.shell()
+    for warning in warnings(plan.derived):
+        say(f"warning: {warning}")
+    try:
+        with hold(folder, LAUNCHER):
+            check_free(folder)
+            changed = changes(folder, dump(plan.config)) if plan.folder.resumes else []
+            if changed:
+                say(f"warning: the configuration has changed since the last start: {', '.join(changed)}")
+            aside = _write(plan)
+            if SCRIPT not in plan.files:
+                return _run(plan, aside)
+    except LaunchError:
+        if not plan.folder.resumes:
+            shutil.rmtree(folder, ignore_errors=True)  # the error that is raised matters more
+        raise
+    return _submit(folder / SCRIPT)
+
+
+def _write(plan: Plan) -> Aside:
+    script = shlex.quote(str(plan.folder.path / SCRIPT))
+    shell = f"sbatch {script}" if SCRIPT in plan.files else plan.command.shell()
     mpi = {"mpi": plan.mpi.version, "mpirun": plan.mpi.path} if plan.mpi else {"mpi": "srun"}
-    record(plan.folder, dump(plan.config), shell, {**mpi, "target": plan.config.launch.target})
-    if SCRIPT in plan.files:
-        return _submit(script)
+    facts = {**mpi, "target": plan.config.launch.target}
+    return record(plan.folder, dump(plan.config), shell, facts, plan.files)
+
+
+def _run(plan: Plan, aside: Aside) -> int:
+    folder = plan.folder.path
     memory = (
         "" if plan.derived.node_bytes is None else f", {format_bytes(plan.derived.node_bytes)} of data a node"
     )
     say(f"{plan.derived.world}, global batch {plan.derived.global_batch}{memory}; run folder {folder}")
-    verdict = judge(folder, run(plan.command))
+    before = _trained(folder)
+    try:
+        verdict = judge(folder, run(plan.command))
+    except LaunchError:
+        aside.undo()
+        raise
+    if verdict.code != 0 and plan.folder.resumes and _trained(folder) == before:
+        aside.undo()  # the ranks refused it: the run is still what it was
     if verdict.message:
         print(verdict.message, file=sys.stderr, flush=True)
     return verdict.code
+
+
+def _trained(folder: Path) -> tuple[int, int] | None:
+    """Return what changes as soon as training begins, in a run that is resumed too."""
+    try:
+        found = (folder / "metrics.jsonl").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _submit(script: Path) -> int:

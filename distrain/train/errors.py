@@ -9,5 +9,14 @@ class TrainingError(DistrainError):
     """Training cannot go on: the loss is not finite, or a loader broke its promise (exit code 1)."""
 
 
+def diverged(where: str, what: str) -> TrainingError:
+    """Return the error of a training that has run away; `what` is not finite."""
+    return TrainingError(
+        where,
+        f"{what} not finite, so training has diverged",
+        "lower train.optimizer.lr or lengthen train.schedule.warmup, then resume an older checkpoint",
+    )
+
+
 class CheckpointError(DistrainError):
     """A checkpoint cannot be written, or does not belong to this run (exit code 1)."""

@@ -6,10 +6,13 @@ written after a loss that is not finite.
 
 from __future__ import annotations
 
+import math
 import time
 
+import torch
+
 from distrain.train import checkpoint, ranks
-from distrain.train.errors import CheckpointError
+from distrain.train.errors import CheckpointError, diverged
 from distrain.train.evaluate import evaluate
 from distrain.train.meter import Meter
 from distrain.train.metrics import checkpoint_record, evaluation_record, interval_record
@@ -41,10 +44,34 @@ def evaluate_now(run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, r
         recorder.write(evaluation_record(run.step, run.steps_per_epoch, run.evaluation, seconds))
 
 
+def check_finite(run: Run) -> None:
+    """Make sure that the run is worth keeping; a collective.
+
+    The loss of a step is that before its update: what the update has spoilt shows only in the
+    parameters, or, where they are huge but finite, in the evaluation. Costs one pass over the parameters.
+
+    Raises:
+        TrainingError: a parameter or the loss of the evaluation at this step is not finite; on all ranks.
+    """
+    where = f"step {run.step}"
+    finite = [torch.isfinite(p.detach()).all() for p in run.module.parameters()]
+    if ranks.minimum(int(torch.stack(finite).all().item()) if finite else 1) == 0:
+        raise diverged(where, "the parameters are")
+    evaluated = run.evaluation if run.evaluated_at == run.step else None
+    if evaluated is not None and not math.isfinite(evaluated.loss):  # the same on all ranks
+        raise diverged(where, "the loss on the held-out images is")
+
+
 def checkpoint_now(run: Run, parts: Parts, meter: Meter, recorder: Recorder) -> None:
-    """Let rank 0 write a checkpoint; if it cannot, all ranks raise its CheckpointError."""
+    """Let rank 0 write a checkpoint; if it cannot, all ranks raise its CheckpointError.
+
+    Raises:
+        TrainingError: see `check_finite`; nothing is written.
+        CheckpointError: it cannot be written.
+    """
     with meter.paused():
         meter.settle()
+        check_finite(run)
         began = time.perf_counter()
         state, error = capture(run, parts), None
         if parts.world.rank == 0:

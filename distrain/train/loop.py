@@ -8,7 +8,7 @@ from itertools import islice
 
 from distrain.comm.faults import fault_point
 from distrain.train.errors import TrainingError
-from distrain.train.events import checkpoint_now, evaluate_now, log_interval
+from distrain.train.events import check_finite, checkpoint_now, evaluate_now, log_interval
 from distrain.train.finish import finish
 from distrain.train.meter import Meter
 from distrain.train.parts import Batch, Parts, Result, TrainLoader
@@ -35,6 +35,8 @@ def train(parts: Parts) -> Result:
     with Recorder(parts, run) as recorder, Stop() as stop:
         meter = Meter(parts.loader, parts.exposed_comm_seconds, parts.world.rank, parts.world.size)
         run.model.train()
+        if run.resumed_from is not None and run.due(settings.eval_every) and run.evaluated_at != run.step:
+            evaluate_now(run, parts, preprocess, meter, recorder)  # it stopped before it could
         steps = StepSpans(run.step)
         for batch in batches(parts.loader, run.step, run.total):
             for group in run.optimizer.param_groups:
@@ -56,8 +58,8 @@ def train(parts: Parts) -> Result:
                 checkpoint_now(run, parts, meter, recorder)
             if stopping:
                 break
-        if run.step >= run.total and run.evaluated_at != run.step:  # resumed after its last step
-            evaluate_now(run, parts, preprocess, meter, recorder)
+        if run.resumed_from == run.step >= run.total:  # there was nothing left to do but evaluate
+            check_finite(run)
     return finish(run, parts, meter, time.perf_counter() - began)
 
 

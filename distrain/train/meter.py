@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distrain.train import ranks
-from distrain.train.errors import TrainingError
+from distrain.train.errors import diverged
 from distrain.train.parts import TrainLoader
 
 _NEVER = 2**62
@@ -125,11 +125,7 @@ class Meter:
         first = ranks.minimum(bad)
         if first != _NEVER:
             step, rank = divmod(first, self._world_size)
-            raise TrainingError(
-                f"step {step}, rank {rank}",
-                "the loss is not finite, so training has diverged",
-                "lower train.optimizer.lr or lengthen train.schedule.warmup, then resume an older checkpoint",
-            )
+            raise diverged(f"step {step}, rank {rank}", "the loss is")
 
     def read(self) -> Interval:
         """Sums since the last call over all ranks; a collective. Call it within `paused`."""

@@ -111,14 +111,26 @@ def _step(line: str) -> float:
         return math.inf  # a line that was cut short when its run was killed
 
 
+def told_evaluation(path: Path, step: int) -> Evaluation | None:
+    """Return the evaluation that `metrics.jsonl` tells of at a step, the last if there are several."""
+    if not path.exists():
+        return None
+    for line in reversed(path.read_text().splitlines()):
+        if _step(line) == step and (record := json.loads(line))["kind"] == "eval":
+            images, loss = record["images"], record["loss"]
+            right1, right5 = (round(record[key] * images) for key in ("top1", "top5"))
+            return Evaluation(images, right1, right5, math.nan if loss is None else loss * images)
+    return None
+
+
 class TensorBoard:
     """Writes the numbers of each record as scalars named `kind/key`, e.g. `train/loss`."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, steps_done: int) -> None:
         from tensorboardX import SummaryWriter
 
-        # purge_step hides what the run that was resumed wrote after its checkpoint.
-        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        # Hides what the run that was resumed wrote after its checkpoint: purge_step itself is hidden too.
+        self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1 if steps_done else None)
 
     def write(self, record: Record) -> None:
         """Add the record's numbers at its step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from distrain.train.metrics import MetricsFile, Record, TensorBoard
 from distrain.train.parts import Parts
 from distrain.train.progress import Bar, Lines, View, on_terminal
-from distrain.train.run import Run
+from distrain.train.run import METRICS, Run
 
 
 class Recorder:
@@ -16,7 +16,7 @@ class Recorder:
         self._view: View | None = None
         if parts.world.rank != 0:
             return
-        self._sinks.append(MetricsFile(parts.folder / "metrics.jsonl", run.step))
+        self._sinks.append(MetricsFile(parts.folder / METRICS, run.step))
         if parts.settings.tensorboard:
             self._sinks.append(TensorBoard(parts.folder / "tensorboard", run.step))
         if parts.show:

@@ -16,13 +16,14 @@ from distrain.errors import ConfigError, DistrainError
 from distrain.train import checkpoint, ranks
 from distrain.train.errors import CheckpointError
 from distrain.train.evaluate import Evaluation
+from distrain.train.metrics import told_evaluation
 from distrain.train.parts import Parts
 from distrain.train.recipe import LearningRate, make_optimizer
 from distrain.units import Duration
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 _FORMAT = 1
 # The option has another name since torch 2.13.
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
@@ -88,6 +89,10 @@ def prepare(parts: Parts) -> Run:
     learning_rate = LearningRate(parts.settings, steps_per_epoch, parts.global_batch)
     optimizer = make_optimizer(module, parts.settings.optimizer, learning_rate(0))
     total = parts.settings.duration.steps(steps_per_epoch)
+    if total < 1:
+        raise ConfigError(
+            "train.duration", f"{parts.settings.duration} is less than half a step", "lengthen it"
+        )
     run = Run(module, module, optimizer, learning_rate, steps_per_epoch, total)
     _resume(run, parts)
     run.model = _parallel(module, parts)
@@ -151,7 +156,13 @@ def _resume(run: Run, parts: Parts) -> None:
     ranks.agree(error)
     payload = ranks.broadcast_bytes(payload)
     if payload is not None:
-        _restore(run, parts, checkpoint.unpack(payload))
+        state = checkpoint.unpack(payload)
+        _restore(run, parts, state)
+        told = None
+        if parts.world.rank == 0 and state["config_digest"] == parts.config_digest:
+            told = told_evaluation(parts.folder / METRICS, run.step)
+        run.evaluation = ranks.gather(told)[0]
+        run.evaluated_at = None if run.evaluation is None else run.step
 
 
 def _newest(parts: Parts) -> tuple[Path, bytes] | None:
@@ -198,7 +209,9 @@ def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
             f"{state['global_batch']} images per step",
         )
     if state["config_digest"] != parts.config_digest:
-        log.warning("the configuration has changed since the checkpoint was written")
+        log.warning(
+            "the configuration has changed since the checkpoint was written (the launcher says in what)"
+        )
     try:
         run.module.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 from typing_extensions import Self
 
+from distrain.errors import nearest
 from distrain.settings import Settings, Steps
 from distrain.units import Duration
+
+RESNETS = ("resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+SOURCES = ("torchvision", "timm")
+"""Libraries whose models can be named, as ``timm:NAME``; whether they have it only they can tell."""
 
 
 class ModelSettings(Settings):
@@ -25,6 +30,18 @@ class ModelSettings(Settings):
     )
     zero_init_last_gamma: bool = Field(True, description="each residual block starts as the identity")
     channels_last: bool = Field(True, description="memory format of activations and weights")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        source, colon, inner = name.partition(":")
+        if name not in RESNETS and not (colon and inner and source in SOURCES):
+            known = [*RESNETS, *(f"{source}:" for source in SOURCES)]
+            raise ValueError(
+                f"{name!r} is not a model{nearest(name, known)}; "
+                f"use one of {', '.join(RESNETS)}, torchvision:NAME or timm:NAME"
+            )
+        return name
 
 
 class OptimizerSettings(Settings):
@@ -86,3 +103,10 @@ class TrainSettings(Settings):
     )
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints that are kept")
     tensorboard: bool = True
+
+    @field_validator("duration")
+    @classmethod
+    def _trains(cls, duration: Duration) -> Duration:
+        if duration.count == 0:
+            raise ValueError(f"{str(duration)!r} is no training at all; write e.g. '90ep' or '500st'")
+        return duration

@@ -19,12 +19,15 @@ import distrain
 from distrain.comm import exits, mpi
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
-from distrain.errors import DistrainError
+from distrain.errors import DistrainError, LaunchError
+from distrain.files import write_atomic
 from distrain.launch import failures, run_folder
+from distrain.launch.lock import RANKS, WAIT_SECONDS, Lock, hold
 from distrain.world import World
 
 log = logging.getLogger("distrain.worker")
 
+_ROOM = "free space, or set launch.runs to a folder on another disk"
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -49,11 +52,33 @@ def open_folder(config: RunConfig, comm: MPI.Intracomm) -> Path:
     return path
 
 
+def hold_folder(folder: Path, comm: MPI.Intracomm) -> Lock | None:
+    """Let rank 0 lock the run folder until its process ends (collective).
+
+    Raises:
+        LaunchError: the ranks of another start write into it; on all ranks.
+    """
+    held: Lock | None = None
+    error: DistrainError | None = None
+    if comm.rank == 0:
+        try:
+            held = hold(folder, RANKS, WAIT_SECONDS)
+        except DistrainError as found:
+            error = found
+    error = comm.bcast(error, root=0)
+    if error is not None:
+        raise error
+    return held
+
+
 def start_logs(folder: Path, world: World) -> None:
     """One log file a rank; on stderr all of rank 0's lines and the others' warnings."""
     logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
+    except OSError as error:
+        raise LaunchError(str(logs), f"cannot be written ({error})", _ROOM) from None
     to_stderr = logging.StreamHandler()
     to_stderr.setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
     to_stderr.addFilter(lambda record: not getattr(record, "file_only", False))
@@ -81,7 +106,11 @@ def write_environment(folder: Path, world: World, allreduce: str | None = None) 
         "hosts": list(world.hosts),
         "allreduce": allreduce,
     }
-    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    path = folder / "environment.json"
+    try:
+        write_atomic(path, (json.dumps(facts, indent=2) + "\n").encode())
+    except OSError as error:
+        raise LaunchError(str(path), f"cannot be written ({error})", _ROOM) from None
 
 
 def keep_failure(error: BaseException, folder: Path, world: World) -> int:
@@ -97,7 +126,7 @@ def keep_failure(error: BaseException, folder: Path, world: World) -> int:
     try:
         path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record))
+        write_atomic(path, json.dumps(record).encode())
     except OSError as full:  # the disk may be what failed; stderr has the traceback
         log.error("the failure cannot be kept in %s: %s", folder, full)
     return code

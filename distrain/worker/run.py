@@ -21,6 +21,7 @@ from distrain.data.exchange import MpiWire
 from distrain.data.room import check_room, free_bytes
 from distrain.data.store import Store
 from distrain.launch import machine
+from distrain.launch.derive import check_classes
 from distrain.train.device import pick_device
 from distrain.train.loop import train
 from distrain.train.models import create as create_model
@@ -44,14 +45,18 @@ def main(config: RunConfig) -> int:
     world = mpi.discover_world(comm)
     exits.install(f"rank {world.rank} on {world.hosts[world.rank]}")
     folder = records.open_folder(config, comm)
+    held = records.hold_folder(folder, comm)
     records.start_logs(folder, world)
     if "OMP_NUM_THREADS" not in os.environ:  # torch would take all cores of the node for every rank
         torch.set_num_threads(max(1, machine.cores() // world.local_size))
     try:
-        return _run(config, comm, world, folder)
+        code = _run(config, comm, world, folder)
     except BaseException as error:
         exits.end_job(records.keep_failure(error, folder, world))
         raise
+    if held is not None:
+        held.release()
+    return code
 
 
 def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> int:
@@ -66,7 +71,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     train_store = Store.open(config.data.train, config.data, node, sharing.train_part(world.rank), room)
     val_store = Store.open(config.data.val, config.data, node, sharing.val_part(world.rank))
     wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
-    wiring.check_classes(train_store, val_store, config)
+    check_classes(config, train_store.classes, val_store.classes)
     distrain.init_process_group(config.comm)
     if world.rank == 0:
         allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes)

@@ -15,7 +15,6 @@ from distrain.data.groups import Groups
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.sharing import Sharing
 from distrain.data.store import Store
-from distrain.errors import ConfigError
 from distrain.world import World
 
 
@@ -64,26 +63,3 @@ def accumulated(take: Callable[[], float]) -> Callable[[], float]:
         return total
 
     return so_far
-
-
-def check_classes(train_store: Store, val_store: Store, config: RunConfig) -> None:
-    """Make sure that a label means the same in both packs.
-
-    Raises:
-        ConfigError: the packs have different classes, or more than the model.
-    """
-    if train_store.classes != val_store.classes:
-        only = sorted(set(train_store.classes) ^ set(val_store.classes))
-        raise ConfigError(
-            "data.val",
-            f"{config.data.val} has {len(val_store.classes)} classes, {config.data.train} has "
-            f"{len(train_store.classes)}; in one of them only: {', '.join(only[:5]) or 'none'}",
-            "pack both parts from class folders with the same names",
-        )
-    wanted = config.model.num_classes
-    if wanted is not None and wanted < len(train_store.classes):
-        raise ConfigError(
-            "model.num_classes",
-            f"{wanted} is less than the {len(train_store.classes)} classes of {config.data.train}",
-            "leave it out, or raise it",
-        )

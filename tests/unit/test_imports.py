@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"ground", "settings"},
     "train": {"ground", "settings", "schedule", "comm", "data"},
     "config": {"ground", "settings"},
-    "launch": {"ground", "settings", "config", "data"},
+    "launch": {"ground", "settings", "schedule", "config", "data"},
     "bench": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
     "worker": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch"},
     "cli": {"ground", "settings", "schedule", "comm", "data", "train", "config", "launch", "bench", "worker"},

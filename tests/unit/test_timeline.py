@@ -26,6 +26,32 @@ def spans(path: Path) -> list[dict[str, object]]:
     return [event for event in read(path) if event["ph"] == "X"]
 
 
+def test_sums_by_step_are_those_of_a_plain_sum() -> None:
+    """Spans that overlap, touch, contain each other and cross the borders of steps."""
+    threads = {1: MAIN, 2: "collectives 0", 3: "collectives 1"}
+    events: list[dict[str, object]] = [
+        {"name": "thread_name", "ph": "M", "tid": tid, "args": {"name": name}}
+        for tid, name in threads.items()
+    ]
+
+    def add(tid: int, name: str, begin: int, end: int, **args: int) -> None:
+        span = {"name": name, "ph": "X", "tid": tid, "pid": 4, "ts": begin * 1e3, "dur": (end - begin) * 1e3}
+        events.append({**span, "args": args})
+
+    for number in range(3):
+        add(1, "step", 10 * number, 10 * number + 9, step=number)
+    add(1, "data wait", 0, 2)
+    add(1, "data wait", 18, 21)  # in two steps, and in the gap between them
+    add(2, "allreduce", 3, 5)
+    add(3, "allreduce", 4, 12)
+    add(2, "allreduce", 5, 6)
+    add(2, "allreduce", 12, 13)
+    add(1, "exposed communication", 11, 13)
+    found = [(s.step, s.rank, s.wall, s.data, s.communication, s.exposed) for s in steps_of(events)]
+    assert found == [(0, 4, 9, 2, 6, 0), (1, 4, 9, 1, 3, 2), (2, 4, 9, 1, 0, 0)]
+    assert steps_of([e for e in events if e["tid"] != 2])[0].communication == 5
+
+
 def test_off_means_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert timeline.current() is None

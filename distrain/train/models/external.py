@@ -9,8 +9,6 @@ from torch import nn
 
 from distrain.errors import ConfigError, nearest
 
-SOURCES = ("torchvision", "timm")
-
 
 def create_external(source: str, name: str, num_classes: int) -> nn.Module:
     """Build model `name` of library `source` with fresh weights.

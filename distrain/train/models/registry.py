@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from distrain.errors import ConfigError, nearest
-from distrain.train.models.external import SOURCES, create_external
+from distrain.errors import ConfigError
+from distrain.train.models.external import create_external
 from distrain.train.models.resnet import ResNet, batch_norm, group_norm
 from distrain.train.settings import ModelSettings
 
@@ -30,7 +30,7 @@ def create(settings: ModelSettings, num_classes: int, seed: int = 0) -> nn.Modul
     is left as it was.
 
     Raises:
-        ConfigError: the name is unknown, its library is not installed, or a setting does not apply.
+        ConfigError: its library is not installed or does not know the name, or a setting does not apply.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -49,16 +49,9 @@ def _build(settings: ModelSettings, num_classes: int) -> nn.Module:
             norm=batch_norm if settings.norm == "batch" else group_norm,
             zero_init_last_gamma=settings.zero_init_last_gamma,
         )
-    source, colon, name = settings.name.partition(":")
-    if colon and source in SOURCES:
-        if settings.norm != "batch":
-            raise ConfigError(
-                "model.norm", f"{settings.norm!r} does not apply to {settings.name}", "leave model.norm out"
-            )
-        return create_external(source, name, num_classes)
-    known = [*RESNETS, *(f"{s}:" for s in SOURCES)]
-    raise ConfigError(
-        "model.name",
-        f"{settings.name!r} is not a model{nearest(settings.name, known)}",
-        f"use one of {', '.join(RESNETS)}, torchvision:NAME or timm:NAME",
-    )
+    source, _, name = settings.name.partition(":")
+    if settings.norm != "batch":
+        raise ConfigError(
+            "model.norm", f"{settings.norm!r} does not apply to {settings.name}", "leave model.norm out"
+        )
+    return create_external(source, name, num_classes)

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from distrain.cli import launch as launch_commands
 from distrain.config import RunConfig, load
-from distrain.errors import ConfigError
+from distrain.errors import ConfigError, LaunchError
+from distrain.launch import lock
 
 Config = Callable[..., RunConfig]
 Mpirun = Callable[[str], Path]
@@ -101,6 +102,68 @@ def test_resume(project: Path, fake_mpirun: Mpirun, capfd: pytest.CaptureFixture
     assert (project / "runs" / "test" / "command.txt").read_text().count("-m distrain train") == 2
     with pytest.raises(ConfigError, match="there is no run 'tset'"):
         distrain("launch", "run.yaml", "--resume", "tset")
+
+
+def begun(project: Path) -> Path:
+    """A run that was started once and has a checkpoint."""
+    distrain("launch", "run.yaml")
+    run = project / "runs" / "test"
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "step-000000001-0123456789abcdef.pt").touch()
+    return run
+
+
+def test_a_run_that_is_complete_is_not_repeated(project: Path, fake_mpirun: Mpirun) -> None:
+    fake_mpirun(OPENMPI)
+    run = begun(project)
+    (run / "result.json").write_text('{"status": "completed", "steps": 186}')  # 3 epochs of 62 steps
+    before = sorted(run.rglob("*"))
+    answer = CliRunner().invoke(app, ("launch", "run.yaml", "--resume", "auto"))
+    assert answer.exit_code == 0
+    assert "runs/test is complete (186 steps); raise train.duration" in answer.stderr
+    assert sorted(run.rglob("*")) == before
+    distrain("launch", "run.yaml", "--resume", "auto", "train.duration=4ep")
+    assert (run / "command.txt").read_text().count("-m distrain train") == 2
+
+
+def test_a_second_launch_into_a_run_is_refused(project: Path, fake_mpirun: Mpirun) -> None:
+    fake_mpirun(OPENMPI)
+    run = begun(project)
+    before = {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()}
+    with lock.hold(run, lock.LAUNCHER):
+        kept = (run / lock.LAUNCHER).read_bytes()
+        with pytest.raises(LaunchError, match=r"runs/test: the run is being written by process \d+ on "):
+            distrain("launch", "run.yaml", "--resume", "auto", "seed=9")
+        assert {**before, run / lock.LAUNCHER: kept} == {
+            path: path.read_bytes() for path in run.glob("*.*") if path.is_file()
+        }
+        distrain("launch", "run.yaml")  # a run of its own may go beside it
+    assert (project / "runs" / "test-2").is_dir()
+
+
+def test_a_resume_that_the_ranks_refuse_changes_nothing(
+    project: Path, fake_mpirun: Mpirun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_mpirun(OPENMPI)
+    run = begun(project)
+    (run / "result.json").write_text('{"status": "stopped"}')
+    (run / "metrics.jsonl").write_text("")
+    before = (run / "config.yaml").read_bytes()
+    monkeypatch.setenv("FAKE_CODE", "1")
+    words = ("launch", "run.yaml", "--resume", "auto", "seed=9", "train.duration=4ep", "--np", "2")
+    answer = CliRunner().invoke(app, words)
+    assert answer.exit_code == 1
+    assert "changed since the last start: seed: 0 -> 9, train.duration: 3ep -> 4ep\n" in answer.stderr
+    assert (run / "config.yaml").read_bytes() == before
+    assert (run / "result.json").exists() and not (run / "result-1.json").exists()
+
+
+def test_nothing_is_left_of_a_run_that_could_not_start(project: Path, fake_mpirun: Mpirun) -> None:
+    path = fake_mpirun(OPENMPI)
+    path.write_text(path.read_text().replace("print(", f"os.unlink({str(path)!r}); print(", 1))
+    with pytest.raises(LaunchError, match="cannot be started"):
+        distrain("launch", "run.yaml")
+    assert list((project / "runs").iterdir()) == []
 
 
 def test_slurm_without_sbatch(

@@ -110,6 +110,17 @@ def test_a_job_that_does_not_follow_is_ended_by_the_clock() -> None:
     ]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is of Linux")
+def test_a_killed_launcher_takes_its_starter_along() -> None:
+    words = [sys.executable, "-c", LAUNCHER, STARTER.format(leave_on="SIGTERM"), "60"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.wait(30) == -signal.SIGKILL
+    assert process.stdout.read() == "got SIGTERM\n"  # and the pipe is closed: the starter has ended
+    process.stdout.close()
+
+
 def test_usr2_is_passed_on() -> None:
     assert converse("SIGUSR2", [signal.SIGUSR2]) == ["ready", "got SIGUSR2", "outcome 7 None"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,44 @@ def test_missing_and_damaged_packs(config: Config, fake_mpirun: Mpirun, project:
     (project / "val" / MANIFEST).write_text("{")
     with pytest.raises(DataError):
         plan(config())
+
+
+def set_classes(pack: Path, classes: int) -> None:
+    changed = json.loads((pack / MANIFEST).read_text())
+    changed["classes"] = [f"c{number}" for number in range(classes)]
+    changed["class_counts"] = [changed["count"], *[0] * (classes - 1)]
+    (pack / MANIFEST).write_text(json.dumps(changed))
+
+
+def test_what_the_ranks_would_refuse_is_refused_here(
+    config: Config, fake_mpirun: Mpirun, project: Path
+) -> None:
+    fake_mpirun(OPENMPI)
+    with pytest.raises(ConfigError, match=r"comm.algorithm: 'rnig' is unknown \(did you mean 'ring'\?\)"):
+        plan(config("comm.algorithm=rnig"))
+    assert plan(config("comm.algorithm=multicolor_tree")).derived.total_steps == 186
+    with pytest.raises(ConfigError, match=r"train.duration: 0.001ep of 62 steps an epoch is less than half"):
+        plan(config("train.duration=0.001ep"))
+    with pytest.raises(ConfigError, match=r"model\.num_classes"):
+        plan(config("model.num_classes=1"))
+    set_classes(project / "val", 3)
+    with pytest.raises(ConfigError, match=r"data.val: val has 3 classes, train has 2; in one .* only: c2;"):
+        plan(config())
+
+
+def test_one_class_is_a_warning(config: Config, fake_mpirun: Mpirun, project: Path) -> None:
+    fake_mpirun(OPENMPI)
+    assert "one class only" not in describe(plan(config()))
+    for name in ("train", "val"):
+        set_classes(project / name, 1)
+    assert "the training pack has one class only" in describe(plan(config()))
+
+
+def test_a_manifest_that_cannot_be_read(config: Config, fake_mpirun: Mpirun, project: Path) -> None:
+    """Nor be asked for: a name that is too long stands for a folder that may not be searched."""
+    fake_mpirun(OPENMPI)
+    with pytest.raises(ConfigError, match=r"it cannot be read: .*File name too long"):
+        plan(config(f"data.train={'x' * 300}")).check()
 
 
 def test_slurm_needs_to_know_the_mpi(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

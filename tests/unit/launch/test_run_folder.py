@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_record_keeps_what_an_earlier_start_wrote(tmp_path: Path) -> None:
     ]
     facts = json.loads((tmp_path / "launcher.json").read_text())
     assert facts["mpi"] == "Z" and facts["distrain"] and facts["python"] and facts["host"]
+
+
+def test_a_full_disk_leaves_a_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path, resumes=True)
+    run_folder.record(folder, "seed: 1\n", "mpirun one", {})
+    (tmp_path / "result.json").write_text('{"status": "stopped"}')
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LaunchError, match=r"cannot be written: No space left on device; free space"):
+        run_folder.record(folder, "seed: 2\n", "mpirun two", {}, {"hosts.txt": "a\n"})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])

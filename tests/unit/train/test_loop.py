@@ -16,9 +16,11 @@ from train_fakes import FakeBatch, FakeLoader, make_parts, pictures
 from distrain.errors import ConfigError
 from distrain.train.checkpoint import listed, unpack
 from distrain.train.errors import CheckpointError, TrainingError
+from distrain.train.events import check_finite
 from distrain.train.loop import batches, train
 from distrain.train.models import create
 from distrain.train.parts import EXIT_STOPPED, Parts
+from distrain.train.run import Run, prepare
 from distrain.train.settings import ModelSettings
 
 
@@ -161,11 +163,29 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         train(make_parts(tmp_path, loader=InterruptingLoader(2, twice)))
 
 
-def test_resuming_a_finished_run_evaluates_it_again(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_repeats_nothing(tmp_path: Path) -> None:
     first = train(make_parts(tmp_path))
+    told = records(tmp_path)
     again = train(make_parts(tmp_path, resume=True))
     assert (again.steps, again.resumed_from, again.train_images) == (12, 12, 0)
-    assert (again.top1, again.eval_loss, again.checkpoint) == (first.top1, first.eval_loss, first.checkpoint)
+    assert (again.top1, again.top5, again.eval_images) == (first.top1, first.top5, first.eval_images)
+    assert again.eval_loss == pytest.approx(first.eval_loss) and again.checkpoint == first.checkpoint
+    assert records(tmp_path) == told
+    other = train(make_parts(tmp_path, resume=True, config_digest="other"))  # perhaps other held-out images
+    assert other.eval_loss == pytest.approx(first.eval_loss)
+    assert [r["step"] for r in records(tmp_path, "eval")] == [6, 12, 12]
+
+
+def test_the_evaluation_of_the_step_that_it_stopped_at_is_made_up_for(tmp_path: Path) -> None:
+    loader = InterruptingLoader(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert train(make_parts(tmp_path / "cut", loader=loader)).steps == 6
+    assert records(tmp_path / "cut", "eval") == []
+    train(make_parts(tmp_path / "cut", resume=True))
+    train(make_parts(tmp_path / "whole"))
+    cut, whole = (
+        [(r["step"], r["loss"]) for r in records(tmp_path / name, "eval")] for name in ("cut", "whole")
+    )
+    assert cut == whole and [step for step, _ in cut] == [6, 12]
 
 
 def test_resuming_before_a_damaged_checkpoint_keeps_the_good_ones(tmp_path: Path) -> None:
@@ -207,6 +227,38 @@ def test_a_loss_that_is_not_finite_names_step_and_rank_and_writes_no_checkpoint(
     ):
         train(parts)
     assert [p.name.split("-")[1] for p in listed(tmp_path / "checkpoints")] == ["000000005"]
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+def test_an_update_that_spoils_the_model_is_no_success(tmp_path: Path, lr: float) -> None:
+    """The loss of the only step is finite; what its update has done shows afterwards."""
+    changes = {"duration": "1st", "optimizer": {"lr": lr, "lr_batch": 16}, "schedule": {"warmup": "0st"}}
+    with pytest.raises(TrainingError, match=r"step 1: the .* not finite, so training has diverged; lower"):
+        train(make_parts(tmp_path, train=changes))
+    assert listed(tmp_path / "checkpoints") == [] and not (tmp_path / "result.json").exists()
+
+
+def test_parameters_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    model = create(ModelSettings(name="resnet8"), 4)
+
+    def spoil() -> None:
+        model.classify.weight.data[0, 0] = float("inf")
+
+    parts = make_parts(tmp_path, model=model, train={"duration": "5st", "eval_every": "0st"})
+    with pytest.raises(TrainingError, match="the parameters are not finite"):
+        check_finite(spoiled(parts, spoil))
+    assert check_finite(spoiled(make_parts(tmp_path), lambda: None)) is None  # type: ignore[func-returns-value]
+
+
+def spoiled(parts: Parts, act: Any) -> Run:
+    run = prepare(parts)
+    act()
+    return run
+
+
+def test_a_duration_of_less_than_a_step(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"0\.01ep is less than half a step"):
+        train(make_parts(tmp_path, train={"duration": "0.01ep"}))
 
 
 def test_other_checkpoints_are_not_overwritten(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from distrain.errors import ConfigError
@@ -78,8 +79,8 @@ def test_memory_format(channels_last: bool) -> None:
 
 
 def test_unknown_name_tells_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"model.name: 'resnet5o' .*did you mean 'resnet50'.*timm:NAME"):
-        create(ModelSettings(name="resnet5o"), 10)
+    with pytest.raises(ValidationError, match=r"'resnet5o' .*did you mean 'resnet50'.*timm:NAME"):
+        ModelSettings(name="resnet5o")
     assert set(RESNETS) == {"resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
 
 

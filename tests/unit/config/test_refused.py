@@ -1,0 +1,58 @@
+"""Settings that would only fail, or silently do something else, once the ranks run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distrain.config import load
+from distrain.errors import ConfigError
+
+BASE = "name: first\ndata:\n  train: a\n  val: b\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.name=resnet9", "model.name: 'resnet9' is not a model (did you mean 'resnet"),
+        ("model.name='timm:'", "model.name: 'timm:' is not a model"),
+        ("train.optimizer.lr=.inf", "train.optimizer.lr=inf is not a finite number"),
+        ("train.optimizer.lr=.nan", "train.optimizer.lr=nan is not"),
+        ("train.mean=[.nan, 0, 0]", "is not a finite number"),
+        ("train.duration=0ep", "train.duration: '0ep' is no training at all"),
+        ("train.duration=0st", "train.duration: '0st' is no training at all"),
+        ("train.duration=1e999ep", "train.duration: '1e999ep' is too large"),
+        ("comm.timeline_steps=[20, 10]", "comm.timeline_steps: [20, 10] are not a first and a last step"),
+        ("comm.timeline_steps=[-1, 10]", "comm.timeline_steps: [-1, 10] are not"),
+        ("comm.stall_seconds=.nan", "comm.stall_seconds"),
+        ("launch.slurm.time=abc", "launch.slurm.time: 'abc' is not a time of Slurm"),
+        ("launch.slurm.time=1:2:3:4", "launch.slurm.time: '1:2:3:4' is not a time of Slurm"),
+        ("launch.env={'A B': x}", "holds characters that are not allowed here"),
+        ("launch.env={1A: x}", "holds characters that are not allowed here"),
+        ('launch.env={A: "x\\0y"}', "holds characters that are not allowed here"),
+    ],
+)
+def test_refused_in_one_line(tmp_path: Path, override: str, said: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(BASE)
+    with pytest.raises(ConfigError) as caught:
+        load(path, [override])
+    text = str(caught.value)
+    assert said in text and text.startswith("command line: ") and "\n" not in text
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("time", [90, "30", "10:30", "24:00:00", "2-0", "2-12:00", "7-00:00:00", "UNLIMITED"])
+def test_times_of_slurm(tmp_path: Path, time: str | int) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"{BASE}launch: {{slurm: {{time: '{time}'}}}}\n")
+    assert load(path).launch.slurm.time == str(time)
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: "])
+def test_yaml_nested_too_deep(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(opening * 3000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(path)
