@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distrain.errors import ConfigError
 from distrain.timeline import span
 from distrain.train.parts import Batch
 from distrain.train.preprocess import Preprocess
@@ -41,6 +42,9 @@ def optimizer_step(
     Returns:
         The mean loss over this rank's images and how many of them were classified rightly: float32
         and int64 scalars on the device.
+
+    Raises:
+        ConfigError: batch normalisation is left with one value a channel.
     """
     images, labels = preprocess.move(batch.images, batch.labels)
     loss = torch.zeros((), device=labels.device)
@@ -52,7 +56,7 @@ def optimizer_step(
     for number, (pixels, classes) in enumerate(micro_batches, start=1):
         with _exchange(model, last=number == len(micro_batches)):
             with span("forward"), autocast(preprocess.device, settings.precision):
-                logits = model(preprocess.normalise(pixels))
+                logits = _forward(model, preprocess.normalise(pixels))
             part = cross_entropy(logits, classes, settings.label_smoothing)
             part = part * (len(classes) / len(labels))
             with span("backward"):
@@ -62,6 +66,21 @@ def optimizer_step(
     with span("optimizer"):
         optimizer.step()
     return loss, correct
+
+
+def _forward(model: nn.Module, images: Tensor) -> Tensor:
+    try:
+        logits: Tensor = model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "data.batch_per_rank",
+            f"batch normalisation cannot train on one value a channel, which is all that a batch of "
+            f"{len(images)} x {images.shape[-2]} x {images.shape[-1]} pixels leaves in the last layers",
+            "raise data.batch_per_rank or data.image_size, or set model.norm=group",
+        ) from error
+    return logits
 
 
 def _exchange(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:

@@ -26,6 +26,11 @@ def spans(path: Path) -> list[dict[str, object]]:
     return [event for event in read(path) if event["ph"] == "X"]
 
 
+def test_a_merged_trace_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere/x\.json: cannot be written: No such file"):
+        merge([], tmp_path / "nowhere" / "x.json")
+
+
 def test_sums_by_step_are_those_of_a_plain_sum() -> None:
     """Spans that overlap, touch, contain each other and cross the borders of steps."""
     threads = {1: MAIN, 2: "collectives 0", 3: "collectives 1"}

@@ -207,6 +207,13 @@ def test_failures_command(project: Path) -> None:
     assert distrain("failures", ".")[0] == 4
 
 
+def test_tune_without_its_host_file_is_one_line(project: Path) -> None:
+    words = [sys.executable, "-m", "distrain", "tune", "--hosts", "nofile"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2 and len(answer.stderr.splitlines()) == 1
+    assert "nofile: cannot be read" in answer.stderr
+
+
 def test_errors_are_one_line_and_exit_code_2(project: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "distrain", "launch", "run.yaml", "train.lr=1"], capture_output=True, text=True

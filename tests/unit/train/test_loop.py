@@ -256,6 +256,13 @@ def spoiled(parts: Parts, act: Any) -> Run:
     return run
 
 
+def test_batch_normalisation_of_a_single_value_is_explained(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4))
+    parts = make_parts(tmp_path, model=model, global_batch=1, channels_last=False)
+    with pytest.raises(ConfigError, match=r"one value a channel.*batch_per_rank.*norm=group"):
+        train(parts)
+
+
 def test_a_duration_of_less_than_a_step(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"0\.01ep is less than half a step"):
         train(make_parts(tmp_path, train={"duration": "0.01ep"}))
