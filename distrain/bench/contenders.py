@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 import distrain
 from distrain.bench import openmpi
-from distrain.comm.mpi import library
+from distrain.comm.process.mpi import library
 
 
 class Unavailable(Exception):

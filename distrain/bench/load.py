@@ -19,7 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from distrain.bench.packs import write_noise
-from distrain.comm import mpi
+from distrain.comm.process import mpi
 from distrain.data.format import Manifest
 from distrain.data.load import Piece, copy_in, pieces_of
 from distrain.data.memory import Memory, allocate

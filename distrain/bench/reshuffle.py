@@ -14,10 +14,10 @@ from distrain.bench.contenders import Unavailable
 from distrain.comm import api
 from distrain.comm.guest import submit_bulk
 from distrain.data.exchange import MpiWire
-from distrain.data.groups import Groups
+from distrain.data.nodes.groups import Groups
+from distrain.data.nodes.sharing import Sharing
+from distrain.data.nodes.windows import WINDOWS_IN_ROOM
 from distrain.data.settings import DataSettings
-from distrain.data.sharing import Sharing
-from distrain.data.windows import WINDOWS_IN_ROOM
 from distrain.world import World
 
 STEPS = 60  # of an epoch

@@ -65,10 +65,10 @@ def pack(
     The pack appears when it is whole. If the command is killed, give it again: it goes on from the
     finished shards, which wait in OUT.partial.
     """
-    from distrain.data.convert import Options
     from distrain.data.format import read_manifest
+    from distrain.data.ingest.convert import Options
+    from distrain.data.ingest.pool import usable_cores
     from distrain.data.pack import pack as make_pack
-    from distrain.data.pool import usable_cores
     from distrain.errors import UsageError
 
     given = {"short_side": short_side, "quality": quality, "encoding": encoding, "dedup": dedup}
@@ -101,10 +101,10 @@ def pack(
 
 def _show_pairs(source: str, out: Path, options: Any, workers: int, as_json: bool) -> None:
     """Compare the images of a source, print the curve and write the page of pairs."""
-    from distrain.data.dedup import Rule, find_duplicates
     from distrain.data.files import check_writable
-    from distrain.data.pairs_page import write_page
-    from distrain.data.sources import list_source, printable
+    from distrain.data.ingest.dedup import Rule, find_duplicates
+    from distrain.data.ingest.pairs_page import write_page
+    from distrain.data.ingest.sources import list_source, printable
     from distrain.errors import UsageError
 
     rule, listing = Rule.parse(options.dedup), list_source(source)
@@ -144,8 +144,8 @@ def synthesize(
     as_json: _Json = False,
 ) -> None:
     """Write an ImageNet-shaped tree of synthetic JPEG files whose classes can be learned."""
-    from distrain.data.pool import usable_cores
-    from distrain.data.synthesize import synthesize as write
+    from distrain.data.ingest.pool import usable_cores
+    from distrain.data.ingest.synthesize import synthesize as write
 
     counts = write(out, classes, images, val_images, seed, workers or usable_cores())
     _tell({"tree": str(out), "classes": classes, **counts}, as_json)
@@ -156,7 +156,7 @@ def digits(
     as_json: _Json = False,
 ) -> None:
     """Write scikit-learn's 1,797 real handwritten digits as class folders of JPEG files."""
-    from distrain.data.digits import write_digits
+    from distrain.data.ingest.digits import write_digits
 
     _tell({"tree": str(out), "classes": 10, **write_digits(out)}, as_json)
 
@@ -165,7 +165,7 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(told))
         return
-    from distrain.data.sources import printable
+    from distrain.data.ingest.sources import printable
 
     out = printable(told["tree"])
     print(f"{out}/train: {told['train']} images, {out}/val: {told['val']} images, {told['classes']} classes")
@@ -174,8 +174,8 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
 def _show(path: Path, manifest: Any, as_json: bool) -> None:
     from rich.console import Console
 
-    from distrain.data import summary
-    from distrain.data.sources import printable
+    from distrain.data.ingest import summary
+    from distrain.data.ingest.sources import printable
 
     if as_json:
         print(json.dumps(summary.as_json(path, manifest)))

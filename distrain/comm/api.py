@@ -17,13 +17,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from distrain.comm import exits, runtime
+from distrain.comm import runtime
 from distrain.comm.engine import Engine
 from distrain.comm.plugin import BACKEND, register
+from distrain.comm.process.rendezvous import make_store
 from distrain.comm.process_group import DistrainProcessGroup
-from distrain.comm.rendezvous import make_store
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import REDUCTIONS
+from distrain.comm.supervision import exits
 from distrain.errors import CallError, LaunchError, UsageError
 from distrain.world import World
 

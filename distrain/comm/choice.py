@@ -93,7 +93,7 @@ class Chooser:
 
 def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Chooser:
     """Return the chooser that all ranks share. Collective; before the engine owns MPI."""
-    from distrain.comm.rendezvous import named_interfaces
+    from distrain.comm.process.rendezvous import named_interfaces
 
     interfaces = named_interfaces()
     rails = settings.rails or comm.allreduce(count_rails(interfaces), op=_minimum())

@@ -16,9 +16,9 @@ import torch
 from distrain import timeline
 
 if TYPE_CHECKING:
-    from distrain.comm.call import Call
-    from distrain.comm.members import Members
-    from distrain.comm.roll import Guard
+    from distrain.comm.supervision.call import Call
+    from distrain.comm.supervision.members import Members
+    from distrain.comm.supervision.roll import Guard
 
 
 class Priority(IntEnum):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from distrain.comm import doors, runtime
-from distrain.comm.group_moves import Moves
+from distrain.comm import runtime
+from distrain.comm.group import doors
+from distrain.comm.group.moves import Moves
 from distrain.comm.levels import open_levels
-from distrain.comm.members import Members
 from distrain.comm.shared.channel import open_channel
+from distrain.comm.supervision.members import Members
 from distrain.comm.wire import Wire
 from distrain.errors import LaunchError
 

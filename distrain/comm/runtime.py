@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain import timeline
-from distrain.comm import exits, mpi
 from distrain.comm.choice import Chooser, make_chooser
-from distrain.comm.clocks import align
 from distrain.comm.engine import Engine
-from distrain.comm.inquiry import Inquiry
-from distrain.comm.members import name as name_of
+from distrain.comm.process import mpi
+from distrain.comm.process.clocks import align
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared import native
-from distrain.comm.stall import inquire
+from distrain.comm.supervision import exits
+from distrain.comm.supervision.inquiry import Inquiry
+from distrain.comm.supervision.members import name as name_of
+from distrain.comm.supervision.stall import inquire
 from distrain.errors import UsageError
 from distrain.world import World
 

@@ -12,25 +12,25 @@ import torch
 from mpi4py import MPI
 
 from distrain.comm import messages
-from distrain.comm.board import board
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.call import Call
 from distrain.comm.choice import Chooser
 from distrain.comm.compiled import CompiledOperation, codes_of
 from distrain.comm.engine import Engine
 from distrain.comm.executor import ScheduleOperation
 from distrain.comm.levels import BETWEEN, Levels, LevelsOperation, inside
-from distrain.comm.members import Members
 from distrain.comm.messages import LONGEST_MESSAGE, Program
 from distrain.comm.narrow import NarrowOperation
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
-from distrain.comm.roll import Roll
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import last_call
 from distrain.comm.shared.channel import Channel
 from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
+from distrain.comm.supervision.board import board
+from distrain.comm.supervision.call import Call
+from distrain.comm.supervision.members import Members
+from distrain.comm.supervision.roll import Roll
 from distrain.errors import LaunchError
 from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from mpi4py import MPI
 
-from distrain.data.window import Incoming, Outgoing
+from distrain.data.nodes.window import Incoming, Outgoing
 from distrain.errors import CommError
 
 PIECE_BYTES = 256 << 10  # 2 ms of a link of 1 Gbit/s; far below the 2**31 of MPI's counts
@@ -215,7 +215,7 @@ class AgreeOperation:
 
 
 class MpiWire:
-    """See `distrain.data.windows.Wire`. Made by all ranks together, before the engine owns MPI.
+    """See `distrain.data.nodes.windows.Wire`. Made by all ranks together, before the engine owns MPI.
 
     Args:
         comm: communicator of all ranks; a copy of it is used.

@@ -14,12 +14,12 @@ import torch
 from distrain.data.assemble import Assembler
 from distrain.data.augment import eval_crops, train_crops, whole_crops
 from distrain.data.decode.engine import DecodeEngine
+from distrain.data.nodes.windows import Windows
 from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
 from distrain.data.reading import GlobalReading, Reading
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
-from distrain.data.windows import Windows
 
 
 @dataclass(frozen=True)

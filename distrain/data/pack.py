@@ -17,15 +17,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from distrain.data.convert import ENCODINGS, Options
 from distrain.data.decode.engine import native_or_reason
-from distrain.data.dedup import Found, Rule, find_once, without
 from distrain.data.files import new_folder, sync_folder, write_atomically
 from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
-from distrain.data.pack_lock import OWNER, locked
-from distrain.data.pool import run_jobs
-from distrain.data.shard_writer import ShardJob, ShardNote, note_name, write_shard
-from distrain.data.sources import Listing, SourceImage, check_classes, list_source, printable
+from distrain.data.ingest.convert import ENCODINGS, Options
+from distrain.data.ingest.dedup import Found, Rule, find_once, without
+from distrain.data.ingest.pack_lock import OWNER, locked
+from distrain.data.ingest.pool import run_jobs
+from distrain.data.ingest.shard_writer import ShardJob, ShardNote, note_name, write_shard
+from distrain.data.ingest.sources import Listing, SourceImage, check_classes, list_source, printable
 from distrain.errors import DataError, UsageError
 
 log = logging.getLogger("distrain.data")
@@ -56,7 +56,7 @@ def pack(
     """Pack a source into the new folder ``out`` and return its manifest.
 
     Args:
-        source: ``KIND:PLACE``, see `distrain.data.sources`.
+        source: ``KIND:PLACE``, see `distrain.data.ingest.sources`.
         out: the folder, or a link to where it is to be; it must not exist yet, or be empty.
         options: sizes and encoding.
         workers: number of processes.

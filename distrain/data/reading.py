@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from distrain.data.groups import Groups
 from distrain.data.hashing import key
+from distrain.data.nodes.groups import Groups
 from distrain.data.order import EpochOrder, rank_positions, steps_per_epoch
 from distrain.errors import ConfigError
 

@@ -18,9 +18,9 @@ import numpy as np
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
 from distrain.data.index_load import can_index, load_indexed, scratch_bytes, widened
+from distrain.data.ingest.pool import usable_cores
 from distrain.data.load import Piece, load_pieces, pieces_of, read_image
 from distrain.data.memory import Memory, allocate, check_room_of_all
-from distrain.data.pool import usable_cores
 from distrain.data.room import free_bytes
 from distrain.data.settings import DataSettings
 from distrain.data.shard import COPY_AGAIN, read_head

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from distrain.config.schema import RunConfig
 from distrain.data.format import MANIFEST, Manifest, read_manifest
-from distrain.data.groups import Groups, check_group_nodes
-from distrain.data.sharing import Sharing
+from distrain.data.nodes.groups import Groups, check_group_nodes
+from distrain.data.nodes.sharing import Sharing
 from distrain.errors import ConfigError, DataError, nearest
 from distrain.launch.hosts import Host
 from distrain.schedule.registry import names

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from distrain.comm.faults import fault_point
+from distrain.comm.supervision.faults import fault_point
 from distrain.train.errors import TrainingError
 from distrain.train.events import check_finite, checkpoint_now, evaluate_now, log_interval
 from distrain.train.finish import finish

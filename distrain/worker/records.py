@@ -16,7 +16,8 @@ import torch
 from mpi4py import MPI
 
 import distrain
-from distrain.comm import exits, mpi
+from distrain.comm.process import mpi
+from distrain.comm.supervision import exits
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.errors import DistrainError, LaunchError

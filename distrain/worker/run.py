@@ -11,9 +11,11 @@ import torch
 from mpi4py import MPI
 
 import distrain
-from distrain.comm import exits, mpi, runtime
+from distrain.comm import runtime
 from distrain.comm.guest import Guest, submit_bulk
 from distrain.comm.operation import Completion
+from distrain.comm.process import mpi
+from distrain.comm.supervision import exits
 from distrain.comm.sync import make_synchroniser
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig

@@ -11,9 +11,9 @@ from distrain.config.schema import RunConfig
 from distrain.data.decode.engine import create as create_decoder
 from distrain.data.exchange import MpiWire
 from distrain.data.format import read_manifest
-from distrain.data.groups import Groups
 from distrain.data.loader import EvalLoader, TrainLoader
-from distrain.data.sharing import Sharing
+from distrain.data.nodes.groups import Groups
+from distrain.data.nodes.sharing import Sharing
 from distrain.data.store import Store
 from distrain.world import World
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distrain.data import shard_writer
-from distrain.data.convert import Options, Packed, convert
+from distrain.data.ingest import shard_writer
+from distrain.data.ingest.convert import Options, Packed, convert
 from distrain.data.pack import pack
 from tests.jobs.support import Launch
 

@@ -22,7 +22,7 @@ import pytest
 mpi4py.rc.thread_level = "multiple"
 from mpi4py import MPI  # noqa: E402, F401  (its import starts MPI, at this level)
 
-from distrain.comm import mpi  # noqa: E402
+from distrain.comm.process import mpi  # noqa: E402
 from distrain.world import World  # noqa: E402
 
 SECONDS_PER_TEST = 60

@@ -85,6 +85,31 @@ def test_imports_go_one_way(path: Path) -> None:
         assert other in allowed, f"{path}: room {room} imports {name} of room {other}"
 
 
+# Rooms inside a room: which of the others inside it each may use.
+INNER = {
+    "comm/process": set(),
+    "comm/supervision": {"comm/process"},
+    "comm/shared": {"comm/supervision"},
+    "comm/group": {"comm/supervision", "comm/shared"},
+    "data/decode": set(),
+    "data/ingest": {"data/decode"},
+    "data/nodes": set(),
+}
+
+
+def inner_room_of(path: Path) -> str | None:
+    name = "/".join(path.relative_to(PACKAGE).parts[:2])
+    return name if name in INNER else None
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_inner_rooms_import_one_way(room: str) -> None:
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        targets = (target_of(name) for name in imports_of(path))
+        others = {inner_room_of(target) for target in targets if target is not None} - {room, None}
+        assert others <= INNER[room], f"{path} imports from {others}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_torch_and_mpi4py_stay_in_their_rooms(path: Path) -> None:
     relative = str(path.relative_to(PACKAGE))

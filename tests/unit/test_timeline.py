@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain import timeline
-from distrain.comm.clocks import offset_of
+from distrain.comm.process.clocks import offset_of
 from distrain.errors import UsageError
 from distrain.timeline import MAIN, Timeline
 from distrain.timeline_reader import merge, read, steps_of, traces_of

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from distrain.comm.buffers import Reduction
-from distrain.comm.call import Call
 from distrain.comm.shared import native
 from distrain.comm.shared.channel import Channel
+from distrain.comm.supervision.call import Call
 from distrain.errors import CallError
 
 # In the order of torch's ReduceOp, whose hash is its number.

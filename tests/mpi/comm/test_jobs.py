@@ -18,7 +18,7 @@ PREAMBLE = """
 import sys, torch, torch.distributed as dist
 import distrain
 from distrain.comm.settings import CommSettings
-from distrain.comm.faults import fault_point
+from distrain.comm.supervision.faults import fault_point
 """
 # Reduces until a rank breaks at the step that DISTRAIN_FAULT names.
 LOOP = (
@@ -55,7 +55,7 @@ def test_a_users_script(tmp_path: Path) -> None:
     script = (
         PREAMBLE
         + """
-from distrain.comm import exits
+from distrain.comm.supervision import exits
 from distrain.errors import UsageError
 for round in range(2):
     world = distrain.init_process_group()
@@ -193,7 +193,7 @@ distrain.destroy_process_group()
 
 def test_a_world_smaller_than_launched_is_refused(tmp_path: Path) -> None:
     job = mpirun(
-        "from distrain.comm import mpi; mpi.initialize()", tmp_path, ranks=1, DISTRAIN_WORLD_SIZE="4"
+        "from distrain.comm.process import mpi; mpi.initialize()", tmp_path, ranks=1, DISTRAIN_WORLD_SIZE="4"
     )
     assert job.returncode == 1
     assert "size=1 but DISTRAIN_WORLD_SIZE=4" in job.stderr

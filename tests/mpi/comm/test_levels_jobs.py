@@ -18,8 +18,8 @@ pytestmark = [
 PREAMBLE = """
 import torch, torch.distributed as dist
 import distrain
-from distrain.comm import mpi
-from distrain.comm.faults import fault_point
+from distrain.comm.process import mpi
+from distrain.comm.supervision.faults import fault_point
 from distrain.comm.settings import CommSettings
 from distrain.world import World
 mpi.discover_world = lambda comm: World.of(comm.rank, ["a", "b", "a", "b"])

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from distrain.comm import api, mpi, runtime
+from distrain.comm import api, runtime
+from distrain.comm.process import mpi
 from distrain.comm.settings import CommSettings
 from distrain.errors import UsageError
 from distrain.world import World

@@ -19,7 +19,7 @@ import jobs
 TRAIN = """
 import os, sys
 from distrain.worker.run import main
-from distrain.comm import mpi
+from distrain.comm.process import mpi
 from distrain.config.load import load
 from distrain.world import World
 

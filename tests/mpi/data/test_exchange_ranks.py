@@ -19,12 +19,12 @@ from distrain.data.decode.engine import DecodeError, create
 from distrain.data.decode.turbojpeg import TurboJpegEngine
 from distrain.data.exchange import MpiWire
 from distrain.data.format import read_manifest
-from distrain.data.groups import Groups
 from distrain.data.loader import EvalLoader, TrainLoader
+from distrain.data.nodes.groups import Groups
+from distrain.data.nodes.sharing import Sharing
 from distrain.data.order import EpochOrder
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
-from distrain.data.sharing import Sharing
 from distrain.data.store import Store
 from distrain.errors import DataError
 from distrain.world import World

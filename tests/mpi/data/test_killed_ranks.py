@@ -27,9 +27,9 @@ from pathlib import Path
 from mpi4py import MPI
 from distrain.data import store as store_module
 from distrain.data.format import read_manifest
-from distrain.data.groups import Groups
+from distrain.data.nodes.groups import Groups
 from distrain.data.settings import DataSettings
-from distrain.data.sharing import Sharing
+from distrain.data.nodes.sharing import Sharing
 from distrain.data.store import Store
 from distrain.world import World
 

@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 import distrain
 from distrain.comm import runtime
-from distrain.comm.board import board
 from distrain.comm.shared import native
 from distrain.comm.shared.caller import DONE
+from distrain.comm.supervision.board import board
 from distrain.errors import CallError
 from distrain.world import World
 

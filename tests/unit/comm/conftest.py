@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distrain.comm.board import board
+from distrain.comm.supervision.board import board
 
 
 def wipe() -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from distrain.comm import faults
-from distrain.comm.exits import exit_code_of
-from distrain.comm.faults import Fault, fault_point
+from distrain.comm.supervision import faults
+from distrain.comm.supervision.exits import exit_code_of
+from distrain.comm.supervision.faults import Fault, fault_point
 from distrain.errors import UsageError
 
 

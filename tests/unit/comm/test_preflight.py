@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distrain.comm.preflight import check_world_size, host_labels, promised_size
+from distrain.comm.process.preflight import check_world_size, host_labels, promised_size
 from distrain.errors import LaunchError
 
 

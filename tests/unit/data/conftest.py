@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # test modules here import data_
 
 from data_trees import write_tree
 
-from distrain.data.convert import Options
 from distrain.data.format import Manifest
+from distrain.data.ingest.convert import Options
 from distrain.data.pack import pack
 
 

@@ -10,7 +10,7 @@ import simplejpeg
 from data_trees import jpeg, picture
 from PIL import Image
 
-from distrain.data.convert import Options, Unusable, convert
+from distrain.data.ingest.convert import Options, Unusable, convert
 from distrain.data.raw_layout import RAW_HEAD
 
 
@@ -57,7 +57,7 @@ CASES = {
 
 @pytest.mark.parametrize("reason", CASES)
 def test_other_kinds_are_converted_to_the_same_picture(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distrain.data.convert.to_baseline", lambda data: None)  # as without jpeglib
+    monkeypatch.setattr("distrain.data.ingest.convert.to_baseline", lambda data: None)  # as without jpeglib
     data, expected = CASES[reason]
     packed = convert(data, Options(quality=95))
     assert packed.converted == reason

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from distrain.data import dedup
-from distrain.data.convert import Options
-from distrain.data.dedup import Rule, compare, differing_bits, find_duplicates
+from distrain.data.ingest import dedup
+from distrain.data.ingest.convert import Options
+from distrain.data.ingest.dedup import Rule, compare, differing_bits, find_duplicates
+from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
-from distrain.data.sources import list_source
 from distrain.errors import DataError, UsageError
 
 pytest.importorskip("imagehash", reason="the optional dependency 'dedup' is not installed")

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from distrain.data.convert import Options, Packed, convert
 from distrain.data.decode.culprit import blame, reason_of
 from distrain.data.decode.engine import DecodeEngine, DecodeError, create
 from distrain.data.decode.nvjpeg import NvjpegEngine
+from distrain.data.ingest.convert import Options, Packed, convert
 from distrain.data.loader import TrainLoader
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
@@ -145,7 +145,7 @@ def test_in_the_loader_crops_are_the_same_and_bad_images_are_replaced_alike(
         packed = convert(data, options)
         return packed if next(number) != 7 else Packed(packed.data[:200], packed.width, packed.height)
 
-    monkeypatch.setattr("distrain.data.shard_writer.convert", spoil)
+    monkeypatch.setattr("distrain.data.ingest.shard_writer.convert", spoil)
     pack(f"imagefolder:{tree}", tmp_path / "out")
     settings = DataSettings(
         train="-", val="-", batch_per_rank=8, image_size=16, threads=2, on_bad_image="skip", last_batch="wrap"

@@ -23,9 +23,9 @@ from distrain.data.exchange import (
 )
 from distrain.data.format import RECORD, Manifest, ShardEntry
 from distrain.data.load import Piece
-from distrain.data.routes import Route, Routes
+from distrain.data.nodes.routes import Route, Routes
+from distrain.data.nodes.window import Window
 from distrain.data.store import Store
-from distrain.data.window import Window
 
 EVENTS = st.lists(
     st.tuples(st.booleans(), st.booleans(), st.floats(0, 2 * TRICKLE_SECONDS)), min_size=1, max_size=60

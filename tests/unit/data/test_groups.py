@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.data.groups import Groups, bounds_of, cut_by_bytes, cut_by_readers, eval_range, eval_rank
+from distrain.data.nodes.groups import Groups, bounds_of, cut_by_bytes, cut_by_readers, eval_range, eval_rank
 from distrain.data.settings import DataSettings
 from distrain.errors import ConfigError
 from distrain.world import World, split

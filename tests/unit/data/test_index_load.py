@@ -11,11 +11,11 @@ import pytest
 from data_trees import jpeg, multi_shard, picture
 from pydantic import ValidationError
 
-from distrain.data.convert import Options
 from distrain.data.decode.engine import create, native_or_reason
 from distrain.data.decode.indexed import index, is_indexed
 from distrain.data.format import Manifest
 from distrain.data.index_load import indexed_room
+from distrain.data.ingest.convert import Options
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store

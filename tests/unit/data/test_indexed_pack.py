@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distrain.data.convert import Options
 from distrain.data.decode.engine import create, native_or_reason
 from distrain.data.decode.indexed import is_indexed, to_jpeg
+from distrain.data.ingest.convert import Options
 from distrain.data.loader import TrainLoader
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings

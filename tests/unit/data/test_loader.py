@@ -12,9 +12,9 @@ from data_trees import write_tree
 
 from distrain.bench.packs import write_noise
 from distrain.data.assemble import Assembler
-from distrain.data.convert import Packed, convert
 from distrain.data.decode.engine import DecodeEngine, create
 from distrain.data.format import Manifest
+from distrain.data.ingest.convert import Packed, convert
 from distrain.data.loader import Batch, EvalLoader, TrainLoader
 from distrain.data.order import EpochOrder
 from distrain.data.pack import pack
@@ -223,7 +223,7 @@ def spoilt(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store
         cut = packed.data[:200] + b"\xff\xd9" if next(number) in BAD else packed.data
         return Packed(cut, packed.width, packed.height)
 
-    monkeypatch.setattr("distrain.data.shard_writer.convert", spoil)
+    monkeypatch.setattr("distrain.data.ingest.shard_writer.convert", spoil)
     pack(f"imagefolder:{tree}", tmp_path / "spoilt")
     return Store.open(tmp_path / "spoilt", settings())
 
@@ -276,7 +276,9 @@ def test_skip_in_evaluation_leaves_the_image_out(
 
 def test_nothing_decodes(engine: DecodeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree(tmp_path / "src", {"ape": 3})
-    monkeypatch.setattr("distrain.data.shard_writer.convert", lambda data, options: Packed(b"junk", 9, 9))
+    monkeypatch.setattr(
+        "distrain.data.ingest.shard_writer.convert", lambda data, options: Packed(b"junk", 9, 9)
+    )
     pack(f"imagefolder:{root}", tmp_path / "out")
     store = Store.open(tmp_path / "out", settings())
     options = settings(on_bad_image="skip", batch_per_rank=2)
@@ -300,7 +302,7 @@ def test_no_thread_outlives_its_loader(store: Store) -> None:
 
 
 def test_raw_packs_load_like_jpeg_packs(tmp_path: Path, tree: Path, store: Store) -> None:
-    from distrain.data.convert import Options
+    from distrain.data.ingest.convert import Options
 
     pack(f"imagefolder:{tree}", tmp_path / "raw", Options(encoding="raw"))
     raw_store = Store.open(tmp_path / "raw", settings())

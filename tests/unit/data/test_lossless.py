@@ -11,8 +11,8 @@ import simplejpeg
 from data_trees import jpeg, picture
 from PIL import Image
 
-from distrain.data import lossless
-from distrain.data.convert import Options, convert
+from distrain.data.ingest import lossless
+from distrain.data.ingest.convert import Options, convert
 
 pytest.importorskip("jpeglib", reason="the optional dependency 'lossless' is not installed")
 

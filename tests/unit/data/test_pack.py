@@ -15,12 +15,12 @@ import pytest
 from data_trees import jpeg, multi_shard, picture, write_tree
 from PIL import Image
 
-from distrain.data import shard_writer
-from distrain.data.convert import Options
 from distrain.data.format import Manifest, read_manifest
+from distrain.data.ingest import shard_writer
+from distrain.data.ingest.convert import Options
+from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
-from distrain.data.sources import list_source
 from distrain.data.store import Store
 from distrain.errors import DataError, UsageError
 
@@ -220,7 +220,7 @@ def test_a_full_disk_is_said_and_the_next_try_resumes(
             raise OSError(28, "No space left on device")
         return write(file, job)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("distrain.data.shard_writer._fill", fill)
+    monkeypatch.setattr("distrain.data.ingest.shard_writer._fill", fill)
     with pytest.raises(DataError, match=r"shard-00002.bin: the disk is full; .*finished shards are kept"):
         pack(f"imagefolder:{tree}", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -229,7 +229,7 @@ def test_a_full_disk_is_said_and_the_next_try_resumes(
         read_manifest(tmp_path / "out")
     calls.clear()
     monkeypatch.setattr(
-        "distrain.data.shard_writer._fill", lambda f, j: (calls.append(j.number), write(f, j))[1]
+        "distrain.data.ingest.shard_writer._fill", lambda f, j: (calls.append(j.number), write(f, j))[1]
     )
     manifest = pack(f"imagefolder:{tree}", tmp_path / "out")
     assert calls == list(range(2, len(manifest.shards)))  # the first two were not done again
@@ -259,7 +259,8 @@ def test_resume_refuses_another_source_or_options(
 
 KILLED = """
 import sys, time
-from distrain.data import pack, shard_writer
+from distrain.data import pack
+from distrain.data.ingest import shard_writer
 def tell(done, total):
     print(done, flush=True)
     time.sleep(0.1)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distrain.data import pack_lock
-from distrain.data.convert import Options
-from distrain.data.digits import write_digits
+from distrain.data.ingest import pack_lock
+from distrain.data.ingest.convert import Options
+from distrain.data.ingest.digits import write_digits
+from distrain.data.ingest.synthesize import synthesize
 from distrain.data.pack import pack
-from distrain.data.synthesize import synthesize
 from distrain.errors import DataError, UsageError
 
 
@@ -86,7 +86,7 @@ def test_folders_that_no_pack_can_have(tree: Path, tmp_path: Path, monkeypatch: 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from distrain.data.pack_lock import locked
+from distrain.data.ingest.pack_lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -126,7 +126,7 @@ def test_a_pack_that_another_run_finishes_meanwhile(
 def test_a_pack_made_while_the_source_was_listed(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distrain.data.sources import list_source
+    from distrain.data.ingest.sources import list_source
 
     def list_slowly(source: str) -> object:
         (tmp_path / "out").mkdir()
@@ -184,8 +184,8 @@ def test_what_cannot_be_packed_replaces_nothing(tmp_path: Path) -> None:
 def test_a_decoder_that_stumbles_ends_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import struct
 
-    from distrain.data.dedup import hash_images
-    from distrain.data.sources import list_source
+    from distrain.data.ingest.dedup import hash_images
+    from distrain.data.ingest.sources import list_source
 
     pytest.importorskip("imagehash", reason="the optional dependency 'dedup' is not installed")
     (folder := tmp_path / "src/a").mkdir(parents=True)
@@ -201,7 +201,7 @@ def test_a_decoder_that_stumbles_ends_no_comparison(tmp_path: Path, monkeypatch:
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     images = list_source(f"imagefolder:{tmp_path}/src").images
-    monkeypatch.setattr("distrain.data.dedup.Image.open", stumble)
+    monkeypatch.setattr("distrain.data.ingest.dedup.Image.open", stumble)
     hashes = hash_images(images, "phash", 1, lambda done, total: None)
     assert hashes[:3] == [None] * 3 and hashes[3] is not None
 
@@ -220,7 +220,9 @@ def test_a_page_that_cannot_be_written_is_said_before_the_work(
         return CliRunner().invoke(app, words).exception
 
     assert run(tmp_path / "new/folder/out") is None and (tmp_path / "new/folder/out.html").is_file()
-    monkeypatch.setattr("distrain.data.dedup.hash_images", lambda *a: pytest.fail("it compared before"))
+    monkeypatch.setattr(
+        "distrain.data.ingest.dedup.hash_images", lambda *a: pytest.fail("it compared before")
+    )
     assert "cannot be written" in str(run("/proc/nothing/out"))
     assert "it has no name" in str(run("."))
     fail_once(monkeypatch, os, "fsync")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrain.data.groups import Groups, cut_by_bytes, cut_by_readers
+from distrain.data.nodes.groups import Groups, cut_by_bytes, cut_by_readers
+from distrain.data.nodes.routes import Planner
 from distrain.data.order import EpochOrder
 from distrain.data.reading import GlobalReading, PartialOrder, PartialReading, Reading
-from distrain.data.routes import Planner
 from distrain.errors import ConfigError
 
 

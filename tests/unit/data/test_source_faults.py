@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from data_trees import jpeg, picture, write_tree
 
+from distrain.data.ingest.sources import Listing, list_source
 from distrain.data.pack import pack
-from distrain.data.sources import Listing, list_source
 from distrain.errors import DataError
 
 IMAGE = jpeg(picture(1))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from data_trees import jpeg, multi_shard, picture
 
+from distrain.data.ingest.source_tar import expand
+from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
-from distrain.data.source_tar import expand
-from distrain.data.sources import list_source
 from distrain.data.store import Store
 from distrain.errors import DataError, UsageError
 

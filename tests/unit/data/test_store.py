@@ -18,8 +18,8 @@ from data_trees import multi_shard, write_tree
 from distrain.bench.packs import write_noise
 from distrain.data import format as fmt
 from distrain.data.blobs import Blobs
-from distrain.data.convert import Options
 from distrain.data.format import HEADER, RECORD, Manifest, read_manifest
+from distrain.data.ingest.convert import Options
 from distrain.data.load import copy_in
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings

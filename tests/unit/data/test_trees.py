@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distrain.data.digits import write_digits
-from distrain.data.pool import run_jobs
-from distrain.data.synthesize import draw, synthesize
+from distrain.data.ingest.digits import write_digits
+from distrain.data.ingest.pool import run_jobs
+from distrain.data.ingest.synthesize import draw, synthesize
 from distrain.errors import DataError, UsageError
 
 

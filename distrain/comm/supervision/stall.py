@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distrain.comm.board import board
-from distrain.comm.inquiry import Answer, Inquiry
-from distrain.comm.members import Members, name
 from distrain.comm.operation import Completion
+from distrain.comm.supervision.board import board
+from distrain.comm.supervision.inquiry import Answer, Inquiry
+from distrain.comm.supervision.members import Members, name
 
 
 def inquire(inquiry: Inquiry, completion: Completion) -> str:

@@ -15,9 +15,9 @@ import time
 import numpy as np
 from mpi4py import MPI
 
-from distrain.comm.board import board
-from distrain.comm.call import CALL_BYTES, Call
-from distrain.comm.members import Members
+from distrain.comm.supervision.board import board
+from distrain.comm.supervision.call import CALL_BYTES, Call
+from distrain.comm.supervision.members import Members
 from distrain.errors import CommError
 
 _STEP = struct.Struct("<i")  # behind the call: the training step, for stall reports; not compared

@@ -11,7 +11,7 @@ from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 
 if TYPE_CHECKING:
-    from distrain.comm.group_reductions import Reductions
+    from distrain.comm.group.reductions import Reductions
 
 
 def sparse_allreduce(

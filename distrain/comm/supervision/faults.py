@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distrain.comm.board import board
+from distrain.comm.supervision.board import board
 from distrain.errors import UsageError, nearest
 
 VARIABLE = "DISTRAIN_FAULT"

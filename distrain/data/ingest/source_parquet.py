@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrain.data.convert import Unusable
-from distrain.data.source_tar import expand
-from distrain.data.sources import Listing, SourceImage, printable, sorted_classes
+from distrain.data.ingest.convert import Unusable
+from distrain.data.ingest.source_tar import expand
+from distrain.data.ingest.sources import Listing, SourceImage, printable, sorted_classes
 from distrain.errors import DataError, UsageError
 
 _IMAGE, _LABEL = "image", "label"
@@ -142,7 +142,7 @@ class ParquetReader:
         self._images: Any = None
 
     def read(self, image: SourceImage) -> bytes:
-        """See `distrain.data.readers.Reader.read`."""
+        """See `distrain.data.ingest.readers.Reader.read`."""
         arrow = _pyarrow()
         try:
             if self._path != image.path:
@@ -168,7 +168,7 @@ class ParquetReader:
             start += file.metadata.row_group(number).num_rows
 
     def close(self) -> None:
-        """See `distrain.data.readers.Reader.close`."""
+        """See `distrain.data.ingest.readers.Reader.close`."""
         if self._file is not None:
             self._file.close()
             self._file, self._path, self._images = None, "", None

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
-from distrain.comm.call import Call
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import MpiOperation
-from distrain.comm.group_base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
-from distrain.comm.group_sparse import sparse_allreduce
+from distrain.comm.group.base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
+from distrain.comm.group.sparse import sparse_allreduce
 from distrain.comm.shared.caller import DONE
+from distrain.comm.supervision.call import Call
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 from distrain.schedule.ir import Collective

@@ -7,8 +7,8 @@ import time
 import numpy as np
 from mpi4py import MPI
 
-from distrain.comm.members import Members
 from distrain.comm.operation import Operation
+from distrain.comm.supervision.members import Members
 from distrain.errors import CommError
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from mpi4py import MPI
 
-from distrain.comm.board import board
-from distrain.comm.rendezvous import named_interfaces
+from distrain.comm.process.rendezvous import named_interfaces
+from distrain.comm.supervision.board import board
 from distrain.world import World
 
 log = logging.getLogger(__name__)

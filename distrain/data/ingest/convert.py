@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from distrain.data.decode.indexed import index
-from distrain.data.lossless import to_baseline
+from distrain.data.ingest.lossless import to_baseline
 from distrain.data.raw_layout import RAW_ENCODINGS, to_raw, to_yuv420
 from distrain.errors import DataError
 

@@ -16,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import BaseModel
 
-from distrain.data.convert import Options, Packed, Unusable, convert
 from distrain.data.files import disk_error, remove_quietly, to_disk, write_atomically
 from distrain.data.format import (
     ALIGNMENT,
@@ -28,8 +27,9 @@ from distrain.data.format import (
     build_head,
     shard_name,
 )
-from distrain.data.readers import Readers
-from distrain.data.sources import SourceImage
+from distrain.data.ingest.convert import Options, Packed, Unusable, convert
+from distrain.data.ingest.readers import Readers
+from distrain.data.ingest.sources import SourceImage
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from distrain.comm.exchange import (
     barrier_operation,
     broadcast_operation,
 )
-from distrain.comm.group_base import SPARE_SECONDS, as_list, only, only_list
-from distrain.comm.group_reductions import Reductions
-from distrain.comm.monitored import MonitoredBarrier
+from distrain.comm.group.base import SPARE_SECONDS, as_list, only, only_list
+from distrain.comm.group.monitored import MonitoredBarrier
+from distrain.comm.group.reductions import Reductions
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 

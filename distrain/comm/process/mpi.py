@@ -11,7 +11,7 @@ from typing import cast
 
 import mpi4py
 
-from distrain.comm.preflight import check_world_size, host_labels
+from distrain.comm.process.preflight import check_world_size, host_labels
 from distrain.errors import LaunchError
 from distrain.world import World
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from distrain.data.convert import Unusable
-from distrain.data.sources import SourceImage
+from distrain.data.ingest.convert import Unusable
+from distrain.data.ingest.sources import SourceImage
 
 
 class Reader(Protocol):
@@ -76,7 +76,7 @@ class TarReader:
 
 
 def _parquet() -> Reader:
-    from distrain.data.source_parquet import ParquetReader
+    from distrain.data.ingest.source_parquet import ParquetReader
 
     return ParquetReader()
 

@@ -1,7 +1,7 @@
 """Where images come from: a listing of files with labels, in an order that never varies.
 
 A further kind of source is a function that lists it, named in `SOURCES`, and, if its images are not files
-of their own, a `Reader` (`distrain.data.readers`).
+of their own, a `Reader` (`distrain.data.ingest.readers`).
 """
 
 from __future__ import annotations
@@ -141,19 +141,19 @@ def is_image_name(name: str) -> bool:
 
 
 def _imagefolder(place: str) -> Listing:
-    from distrain.data.source_folder import list_folder
+    from distrain.data.ingest.source_folder import list_folder
 
     return list_folder(place)
 
 
 def _webdataset(place: str) -> Listing:
-    from distrain.data.source_tar import list_tars
+    from distrain.data.ingest.source_tar import list_tars
 
     return list_tars(place)
 
 
 def _parquet(place: str) -> Listing:
-    from distrain.data.source_parquet import list_parquet
+    from distrain.data.ingest.source_parquet import list_parquet
 
     return list_parquet(place)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from distrain.data.files import growing, new_folder
-from distrain.data.pool import run_jobs
+from distrain.data.ingest.pool import run_jobs
 from distrain.errors import UsageError
 
 _FIELD = 1024  # side of the noise fields that pictures are cut from, pixels

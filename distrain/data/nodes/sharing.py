@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 
 from distrain.data.format import ALIGNMENT, RECORD, Manifest
-from distrain.data.groups import Groups, bounds_of, cut_by_readers, eval_range, eval_rank
 from distrain.data.index_load import indexed_room
+from distrain.data.nodes.groups import Groups, bounds_of, cut_by_readers, eval_range, eval_rank
+from distrain.data.nodes.routes import Planner
+from distrain.data.nodes.windows import WINDOWS_IN_ROOM, Windows, Wire
 from distrain.data.order import steps_per_epoch
 from distrain.data.reading import GlobalReading, PartialReading, Reading, partial_steps
-from distrain.data.routes import Planner
 from distrain.data.settings import DataSettings
 from distrain.data.store import Part, Store
-from distrain.data.windows import WINDOWS_IN_ROOM, Windows, Wire
 from distrain.errors import DataError
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distrain.data.groups import Groups
+from distrain.data.nodes.groups import Groups
 from distrain.data.reading import Reading
 
 

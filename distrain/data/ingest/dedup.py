@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel
 
-from distrain.data.convert import Options, Unusable, convert
 from distrain.data.files import write_atomically
-from distrain.data.pool import run_jobs
-from distrain.data.readers import Readers
-from distrain.data.sources import Listing, SourceImage
+from distrain.data.ingest.convert import Options, Unusable, convert
+from distrain.data.ingest.pool import run_jobs
+from distrain.data.ingest.readers import Readers
+from distrain.data.ingest.sources import Listing, SourceImage
 from distrain.errors import UsageError, nearest
 
 METHODS = {"phash": "phash", "dhash": "dhash", "ahash": "average_hash"}  # ours: that of imagehash

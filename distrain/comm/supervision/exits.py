@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from distrain import timeline
-from distrain.comm.board import board
+from distrain.comm.supervision.board import board
 
 log = logging.getLogger(__name__)
 

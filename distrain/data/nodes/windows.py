@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
-from distrain.data.routes import Routes
+from distrain.data.nodes.routes import Routes
+from distrain.data.nodes.window import Incoming, Outgoing, Window
 from distrain.data.store import Store
-from distrain.data.window import Incoming, Outgoing, Window
 from distrain.errors import DataError
 
 log = logging.getLogger("distrain.data")
@@ -45,7 +45,7 @@ class Windows:
 
     Args:
         store: what this node holds.
-        plan: gives the routes of some steps (`distrain.data.routes.Planner.plan`).
+        plan: gives the routes of some steps (`distrain.data.nodes.routes.Planner.plan`).
         wire: what moves the bytes.
         steps_each: steps of a window, the same on all ranks.
         room_bytes: most bytes of other nodes' images that this rank keeps. A single window that is

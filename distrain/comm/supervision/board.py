@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from distrain.comm.call import Call
+from distrain.comm.supervision.call import Call
 
 FRAMES = 8
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.format import ALIGNMENT, padded_lengths
-from distrain.data.routes import Route, Routes
+from distrain.data.nodes.routes import Route, Routes
 from distrain.data.store import Store
 
 Incoming = tuple[int, np.ndarray]  # rank, memory uint8 [N] to fill

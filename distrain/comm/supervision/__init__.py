@@ -1,0 +1,1 @@
+"""What each rank called, where it is, how it ends: compared while all goes well, told when it does not."""

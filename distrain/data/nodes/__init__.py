@@ -1,0 +1,1 @@
+"""Groups of nodes that own a data set together: pure plans, and windows of images that arrived."""
