@@ -19,6 +19,8 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_osc=^ucx
 MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1
 PYTEST := $(BIN)/python -m pytest
+# Two tests at a time.
+BESIDE := -n 2 --dist worksteal
 SMOKE  ?= runs/smoke-data
 # What is compiled at install; a change of it installs anew.
 NATIVE := $(wildcard distrain/*/csrc/*.[ch] distrain/*/*/csrc/*.[ch])
@@ -57,7 +59,7 @@ smoke: install
 test: test-unit test-mpi
 
 test-unit: install-test
-	OMP_NUM_THREADS=1 $(PYTEST) tests/unit
+	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/unit
 
 test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-messages test-jobs
 
@@ -69,9 +71,9 @@ test-mpi-%: install-test
 test-messages: install-test
 	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np 3 $(PYTEST) --color=no -p no:cacheprovider tests/mpi/comm --messages
 
-# Whole jobs through the launcher: training, resume, faults.
+# Whole jobs: training, resume, faults; scripts of a user under mpirun.
 test-jobs: install-test
-	OMP_NUM_THREADS=1 $(PYTEST) tests/jobs
+	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/jobs
 
 # Several emulated hosts and a real Slurm; needs root, skips with a reason where it cannot run.
 test-cluster: install-test

@@ -6,15 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from test_jobs import mpirun
 
 from distrain.comm.shared import native
+from tests.jobs.scripts import mpirun
 
-pytestmark = [
-    pytest.mark.ranks(1),
-    pytest.mark.seconds(120),
-    pytest.mark.skipif(not native.build_info()[0], reason=f"exchange in memory: {native.build_info()[1]}"),
-]
+pytestmark = pytest.mark.skipif(
+    not native.build_info()[0], reason=f"exchange in memory: {native.build_info()[1]}"
+)
 PREAMBLE = """
 import torch, torch.distributed as dist
 import distrain

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-from mpi4py import MPI
 from PIL import Image
 
 from distrain.data.pack import pack
-
-sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file
-import jobs
+from tests.jobs import scripts
 
 TRAIN = """
 import os, sys
@@ -42,7 +37,6 @@ train: {duration: 2ep, log_every: 1st, eval_every: 1ep, tensorboard: false}
 """
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts a job of its own, once")
 def test_training_is_the_same_with_the_pack_whole_or_in_parts(tmp_path: Path) -> None:
     """Same losses to the last bit: the same pixels reached the same ranks at the same steps."""
     for number in range(40):
@@ -54,8 +48,8 @@ def test_training_is_the_same_with_the_pack_whole_or_in_parts(tmp_path: Path) ->
     (tmp_path / "run.yaml").write_text(RECIPE.replace("PACK", str(tmp_path / "pack")))
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    job = jobs.start(2, tmp_path, TRAIN, str(tmp_path))
-    output, _ = job.communicate(timeout=120)
+    job = scripts.start(2, tmp_path, TRAIN, str(tmp_path))
+    _, output = job.communicate(timeout=120)
     assert job.returncode == 0, output
     runs = {}
     for name in ("whole", "parts"):

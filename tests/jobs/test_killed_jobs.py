@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mpi4py import MPI
 from PIL import Image
 
 from distrain.bench.packs import write_noise
 from distrain.data.pack import pack
-
-sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file
-import jobs
+from tests.jobs import scripts
 
 MIB = 1 << 20
 
@@ -95,7 +91,6 @@ def holders(content: bytes) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts a job of its own, once")
 @pytest.mark.parametrize(("when", "killed"), [("load", 1), ("hold", 2), ("exchange", 1)])
 def test_a_killed_job_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, killed: int
@@ -108,13 +103,13 @@ def test_a_killed_job_leaves_nothing_behind(
     for i in range(4):
         Image.new("RGB", (50, 40), (i * 50, 9, 9)).save(folder / f"{i}.jpg", comment=os.urandom(16))
     pack(f"imagefolder:{tmp_path}/src", tmp_path / "pack")
-    job = jobs.start(2, tmp_path, HOLD, str(tmp_path / "pack"), str(tmp_path), when)
+    job = scripts.start(2, tmp_path, HOLD, str(tmp_path / "pack"), str(tmp_path), when)
     while len(pids := sorted(tmp_path.glob("*.pid"))) < 2:
-        assert job.poll() is None, f"the job ended early: {job.communicate()[0]}"
+        assert job.poll() is None, f"the job ended early: {job.communicate()[1]}"
         time.sleep(0.05)
     for path in pids[:killed]:
         os.kill(int(path.read_text()), signal.SIGKILL)
-    output, _ = job.communicate(timeout=60)
+    _, output = job.communicate(timeout=60)
     assert job.returncode != 0, output
     assert holders((folder / "1.jpg").read_bytes()) == []
 
@@ -132,7 +127,6 @@ def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size > 1, reason="starts jobs of its own, once")
 def test_two_runs_on_a_node_do_not_meet_and_a_kill_frees_their_memory(tmp_path: Path) -> None:
     """Each holds 96 MiB of its own; then every rank of both is killed at once."""
     count, image_bytes = 96, MIB
@@ -140,7 +134,7 @@ def test_two_runs_on_a_node_do_not_meet_and_a_kill_frees_their_memory(tmp_path: 
     for seed in (1, 2):
         folder = tmp_path / f"job-{seed}"
         write_noise(folder / "pack", count, image_bytes, 16, seed)
-        jobs_of.append((folder, jobs.start(2, folder, HOLD, str(folder / "pack"), str(folder), "check")))
+        jobs_of.append((folder, scripts.start(2, folder, HOLD, str(folder / "pack"), str(folder), "check")))
     wait_for(lambda: len(list(tmp_path.glob("job-*/*.pid"))) == 4)
     held = shared_bytes()
     for folder, _ in jobs_of:
@@ -151,6 +145,6 @@ def test_two_runs_on_a_node_do_not_meet_and_a_kill_frees_their_memory(tmp_path: 
     for path in tmp_path.glob("job-*/*.pid"):
         os.kill(int(path.read_text()), signal.SIGKILL)
     for _, job in jobs_of:
-        output, _ = job.communicate(timeout=60)
+        _, output = job.communicate(timeout=60)
         assert job.returncode != 0, output
     wait_for(lambda: held - shared_bytes() > 1.5 * count * image_bytes)

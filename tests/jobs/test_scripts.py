@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.ranks(1), pytest.mark.seconds(120)]
+from tests.jobs.scripts import environment, mpirun
 
 PREAMBLE = """
 import sys, torch, torch.distributed as dist
@@ -32,22 +30,6 @@ for step in range(6):
 print("rank", world.rank, "came through")
 """
 )
-
-
-def mpirun(script: str, tmp_path: Path, ranks: int = 2, **more: str) -> subprocess.CompletedProcess[str]:
-    beside = Path(sys.executable).parent / "mpirun"
-    launcher = str(beside) if beside.exists() else shutil.which("mpirun")
-    if launcher is None:
-        pytest.skip("no mpirun on the path or beside this Python")
-    path = tmp_path / "script.py"
-    path.write_text(script)
-    foreign = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")  # an outer job's variables mislead the inner one
-    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-    env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_osc": "^ucx"}
-    env |= {"OMPI_MCA_mpi_yield_when_idle": "1", "OMP_NUM_THREADS": "1", **more}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    command = [launcher, "-np", str(ranks), "--oversubscribe", "--bind-to", "none", sys.executable, str(path)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=45)
 
 
 def test_a_users_script(tmp_path: Path) -> None:
@@ -204,9 +186,7 @@ def test_without_a_launcher_it_is_a_world_of_one(tmp_path: Path) -> None:
     path.write_text(
         PREAMBLE + "assert distrain.init_process_group().size == 1; dist.all_reduce(torch.ones(1))"
     )
-    foreign = ("OMPI_", "PMIX_", "PRTE_", "PMI_")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    env = environment()
     done = subprocess.run([sys.executable, str(path)], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
@@ -324,9 +304,7 @@ def test_a_world_that_torch_counts_differently_is_refused(tmp_path: Path, start:
     """Two processes of torchrun are two MPI worlds of one."""
     path = tmp_path / "elastic.py"
     path.write_text(f"import distrain, torch.distributed as dist\n{start}\n")
-    foreign = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    env = environment()
     command = [
         sys.executable,
         "-m",
