@@ -43,6 +43,9 @@ class MaybeBinary(Distribution):
 setup(
     cmdclass={"build_py": BuildWithNative},
     distclass=MaybeBinary,
+    # An editable install puts this folder on the path. The other way, a finder, is asked after the folder of
+    # a user's script: there a checkout named `distrain` would be taken for the package, and be empty.
+    options={"editable_wheel": {"mode": "compat"}},
     package_data={
         "distrain.bench": ["page.md"],
         "distrain.comm": ["csrc/*.c"],

@@ -31,7 +31,9 @@ def merge(run: Run, out: Annotated[Path | None, typer.Option(help="default: RUN/
 
 @trace.command()
 def show(run: Run, last: Annotated[int, typer.Option(min=1, help="steps to show")] = 20) -> None:
-    """Print where the time of each step went: compute, hidden and exposed communication, data."""
+    """Print where the time of each step went, data, hidden and exposed communication, and medians of all."""
+    from statistics import median
+
     from rich.console import Console
     from rich.table import Table
 
@@ -43,8 +45,14 @@ def show(run: Run, last: Annotated[int, typer.Option(min=1, help="steps to show"
         table.add_column(heading, justify="right")
     found = [step for path in traces_of(run) for step in steps_of(read(path))]
     shown = sorted({step.step for step in found})[-last:]
+    fields = ("wall", "data", "communication", "hidden", "exposed")
     for times in sorted(found, key=lambda times: (times.step, times.rank)):
         if times.step in shown:
-            numbers = (times.wall, times.data, times.communication, times.hidden, times.exposed)
-            table.add_row(str(times.step), str(times.rank), *(f"{number:.1f}" for number in numbers))
+            numbers = (f"{getattr(times, field):.1f}" for field in fields)
+            table.add_row(str(times.step), str(times.rank), *numbers)
+    table.add_section()
+    for rank in sorted({times.rank for times in found}):
+        own = [times for times in found if times.rank == rank]
+        numbers = (f"{median(getattr(times, field) for times in own):.1f}" for field in fields)
+        table.add_row(f"median of {len(own)}", str(rank), *numbers)
     Console().print(table)

@@ -29,6 +29,7 @@ print(f"rank {dist.get_rank()} has everybody's gradients")
 def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
     script = re.findall(r"```python\n(.*?)```", README, re.S)[0]
     (tmp_path / "my_script.py").write_text(script + CHECK)
+    (tmp_path / "distrain").mkdir()  # a checkout beside the script must not be taken for the package
     job = Job(
         command=(sys.executable, "my_script.py"),
         np=3,

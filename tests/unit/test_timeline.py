@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from distrain import timeline
+from distrain import cli, timeline
 from distrain.comm.process.clocks import offset_of
 from distrain.errors import UsageError
 from distrain.timeline import MAIN, Timeline
@@ -55,6 +56,24 @@ def test_sums_by_step_are_those_of_a_plain_sum() -> None:
     found = [(s.step, s.rank, s.wall, s.data, s.communication, s.exposed) for s in steps_of(events)]
     assert found == [(0, 4, 9, 2, 6, 0), (1, 4, 9, 1, 3, 2), (2, 4, 9, 1, 0, 0)]
     assert steps_of([e for e in events if e["tid"] != 2])[0].communication == 5
+
+
+def test_show_prints_the_last_steps_and_medians_of_all(tmp_path: Path) -> None:
+    """Steps of 10, 20 and 60 ms: the last is shown, the median is of the three."""
+    (tmp_path / "trace").mkdir()
+    events: list[dict[str, object]] = [
+        {"name": "thread_name", "ph": "M", "tid": 1, "pid": 0, "args": {"name": MAIN}}
+    ]
+    for number, milliseconds in enumerate((10, 20, 60)):
+        span = {"name": "step", "ph": "X", "tid": 1, "pid": 0, "ts": number * 1e6, "dur": milliseconds * 1e3}
+        events.append({**span, "args": {"step": number}})
+    (tmp_path / "trace" / "rank-00000.json").write_text("\n".join(map(json.dumps, events)))
+    shown = CliRunner().invoke(cli.app, ["trace", "show", str(tmp_path), "--last", "1"])
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split() for line in shown.output.replace("│", "").splitlines()]
+    assert ["2", "0", "60.0", "0.0", "0.0", "0.0", "0.0"] in rows
+    assert ["median", "of", "3", "0", "20.0", "0.0", "0.0", "0.0", "0.0"] in rows
+    assert not any(row[:2] == ["1", "0"] for row in rows)
 
 
 def test_off_means_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
