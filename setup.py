@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # the builders share distrain/native_build.py
 DECODER = Path("distrain", "data", "decode", "build_native.py")
 EXCHANGE = Path("distrain", "comm", "shared", "build_native.py")
+CHECKSUM = Path("distrain", "data", "checksum", "build_native.py")
+LOST = ((DECODER, "images decode"), (EXCHANGE, "ranks of a node communicate"), (CHECKSUM, "data loads"))
 
 
 class BuildWithNative(build_py):
@@ -24,7 +26,7 @@ class BuildWithNative(build_py):
         """Run the builds; failing to compile is reported, never raised."""
         super().run()
         target = ROOT if self.editable_mode else Path(self.build_lib)
-        for script, slower in ((DECODER, "images decode"), (EXCHANGE, "ranks of a node communicate")):
+        for script, slower in LOST:
             native = runpy.run_path(str(ROOT / script))
             try:
                 native["build"](target.resolve() / script.parent / native["LIBRARY"].name)
@@ -50,6 +52,7 @@ setup(
         "distrain.bench": ["page.md"],
         "distrain.comm": ["csrc/*.c"],
         "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
+        "distrain.data.checksum": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],
         "distrain.launch": ["scripts/*.sh", "scripts/slurm/*"],
     },

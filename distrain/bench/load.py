@@ -20,8 +20,9 @@ from mpi4py import MPI
 
 from distrain.bench.packs import write_noise
 from distrain.comm.process import mpi
+from distrain.data.copy_in import Target, copy_in
 from distrain.data.format import Manifest
-from distrain.data.load import Piece, copy_in, pieces_of
+from distrain.data.load import Piece, pieces_of
 from distrain.data.memory import Memory, allocate
 from distrain.data.settings import DataSettings
 from distrain.data.shard import read_head
@@ -103,7 +104,7 @@ def unchecked(node: Node) -> tuple[float, bool]:
 
     def fill(piece: Piece, memory: memoryview, handle: int) -> None:
         path = node.folder / node.manifest.shards[piece.shard].file
-        copy_in(path, node.offsets[piece.shard], memory, handle, piece.at, lambda part, crc: 0)
+        copy_in(path, node.offsets[piece.shard], Target(memory, handle, piece.at), check=False)
 
     return node.fill_new(fill)
 

@@ -9,7 +9,6 @@ the system never gives it.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distrain.data.checksum.crc import crc32
 from distrain.data.decode.engine import native_or_reason
 from distrain.data.decode.indexed import index
 from distrain.data.format import Manifest, aligned, padded_lengths
@@ -111,7 +111,7 @@ def _load_shard(
         blob = _indexed(payload[start : start + size], most)
         memory[at : at + len(blob)] = blob
         records["offset"][number], records["length"][number] = at, len(blob)
-        records["crc32"][number] = zlib.crc32(blob)
+        records["crc32"][number] = crc32(blob)
         at += aligned(len(blob))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -12,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from distrain.data.copy_in import Target, copy_in
 from distrain.data.format import Manifest, aligned, padded_lengths
 from distrain.data.shard import check_images, check_payload, read_head
 from distrain.errors import DataError
-
-_READ_BYTES = 4 << 20  # of one read: large for parallel file systems, and still in cache for the checksum
 
 
 @dataclass(frozen=True)
@@ -120,70 +117,12 @@ def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview,
     head = read_head(path, manifest, piece.shard)
     entry = manifest.shards[piece.shard]
     file_path = path / entry.file
-    crc = copy_in(file_path, head.payload_offset + piece.base, memory, handle, piece.at)
+    crc = copy_in(file_path, head.payload_offset + piece.base, Target(memory, handle, piece.at))
     if len(piece.images) == entry.count:
         check_payload(file_path, entry, crc, head.records, memory)
     else:
         chosen = head.records[piece.images.start : piece.images.stop]
         check_images(file_path, chosen, memory, piece.images.start, piece.base)
-
-
-def copy_in(
-    path: Path,
-    offset: int,
-    memory: memoryview,
-    handle: int = -1,
-    at: int = 0,
-    checksum: Callable[[memoryview, int], int] = zlib.crc32,
-) -> int:
-    """Fill memory with what a file holds from ``offset`` on; return the checksum of it.
-
-    Memory that is a file is written as one: measured at 1.4 times the rate of touching fresh pages.
-
-    Args:
-        path: of the file.
-        offset: in it.
-        memory: to be filled.
-        handle: file descriptor of it; -1: it is no file.
-        at: where ``memory`` begins in that file.
-        checksum: of some bytes, given the checksum so far.
-
-    Raises:
-        DataError: the file ends early or cannot be read, or the memory cannot be had.
-    """
-    crc = done = 0
-    buffer = memoryview(bytearray(min(_READ_BYTES, len(memory)))) if handle >= 0 else None
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while done < len(memory):
-                wanted = min(_READ_BYTES, len(memory) - done)
-                part = memory[done : done + wanted] if buffer is None else buffer[:wanted]
-                got = file.readinto(part)
-                if not got:
-                    raise DataError(str(path), f"it ends {len(memory) - done} bytes early", "copy it again")
-                crc = checksum(part[:got], crc)
-                if buffer is not None:
-                    _write(handle, part[:got], at + done)
-                done += got
-    except OSError as error:
-        raise DataError(str(path), f"it cannot be read: {error.strerror}", "copy it again") from None
-    return crc
-
-
-def _write(handle: int, data: memoryview, at: int) -> None:
-    while data:
-        try:
-            written = os.pwrite(handle, data, at)
-        except OSError as error:
-            raise DataError(
-                "memory of the node",
-                f"{len(data)} bytes more cannot be had: {error.strerror}",
-                "set data.memory=disk, or use nodes with more memory",
-            ) from None
-        data, at = data[written:], at + written
 
 
 def read_image(path: Path, manifest: Manifest, shard: int, record: np.ndarray) -> memoryview:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from distrain.data.checksum.crc import crc32, crc32_each
 from distrain.data.format import HEADER, MAGIC, RECORD, VERSION, Manifest, ShardEntry, ShardHead
 from distrain.errors import DataError
 
@@ -37,7 +37,7 @@ def read_head(folder: Path, manifest: Manifest, number: int) -> ShardHead:
         )
     blank = header.copy()
     blank["head_crc32"] = 0
-    crc = zlib.crc32(raw[HEADER.itemsize :], zlib.crc32(blank.tobytes()))
+    crc = crc32(memoryview(raw)[HEADER.itemsize :], crc32(blank.tobytes()))
     if not crc == int(header["head_crc32"]) == entry.head_crc32:
         raise DataError(str(path), f"checksum={crc:08x} of its table of images is wrong", COPY_AGAIN)
     records = np.frombuffer(raw, RECORD, offset=HEADER.itemsize)
@@ -127,10 +127,10 @@ def check_images(path: Path, records: np.ndarray, memory: memoryview, first: int
     Raises:
         DataError: naming shard and images.
     """
-    starts = (records["offset"] - np.uint64(base)).tolist()
-    sizes, packed = records["length"].tolist(), records["crc32"].tolist()
-    found = [zlib.crc32(memory[at : at + size]) for at, size in zip(starts, sizes, strict=True)]
-    damaged = [place for place, crc in enumerate(found) if crc != packed[place]]
+    starts = records["offset"].astype(np.int64) - base
+    packed = records["crc32"]
+    found = crc32_each(memory, starts, records["length"].astype(np.int64))
+    damaged = np.flatnonzero(found != packed).tolist()
     if damaged:
         places = ", ".join(str(first + place) for place in damaged[:5])
         raise DataError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distrain.data.blobs import Blobs, address_of
+from distrain.data.checksum.crc import crc32
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
 from distrain.data.index_load import can_index, load_indexed, scratch_bytes, widened
 from distrain.data.ingest.pool import usable_cores
@@ -168,14 +168,14 @@ class Store:
     def _from_disk(self, image: int, shard: int) -> memoryview:
         # Rare: a bad image of this part is replaced by one of another node's.
         blob = read_image(self.path, self.manifest, shard, self.records[image])
-        if zlib.crc32(blob) != self.records["crc32"][image]:
+        if crc32(blob) != self.records["crc32"][image]:
             raise DataError(self.shard_of(image), "its checksum is wrong", COPY_AGAIN)
         return blob
 
     def _check(self, indices: np.ndarray, records: np.ndarray, found: Sequence[memoryview]) -> None:
         assert self._unchecked is not None
         for position in np.flatnonzero(self._unchecked[indices]).tolist():
-            if zlib.crc32(found[position]) != records["crc32"][position]:
+            if crc32(found[position]) != records["crc32"][position]:
                 where = self.shard_of(int(indices[position]))
                 raise DataError(where, "its checksum is wrong", COPY_AGAIN)
         self._unchecked[indices] = False

@@ -91,9 +91,10 @@ INNER = {
     "comm/supervision": {"comm/process"},
     "comm/shared": {"comm/supervision"},
     "comm/group": {"comm/supervision", "comm/shared"},
+    "data/checksum": set(),
     "data/decode": set(),
     "data/ingest": {"data/decode"},
-    "data/nodes": set(),
+    "data/nodes": {"data/checksum"},
 }
 
 

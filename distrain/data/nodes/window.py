@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from distrain.data.blobs import Blobs, address_of
+from distrain.data.checksum.crc import crc32_each
 from distrain.data.format import ALIGNMENT, padded_lengths
 from distrain.data.nodes.routes import Route, Routes
 from distrain.data.store import Store
@@ -83,11 +83,9 @@ class Window:
 
     def damaged(self) -> int:
         """Return the index of an image whose bytes are not those that were packed, -1 if all are."""
-        rows = zip(self._starts.tolist(), self._lengths.tolist(), self._crcs.tolist(), strict=True)
-        for place, (start, length, crc) in enumerate(rows):
-            if zlib.crc32(self._memory[start : start + length]) != crc:
-                return int(self._images[place])
-        return -1
+        found = crc32_each(self._memory, self._starts, self._lengths)
+        wrong = np.flatnonzero(found != self._crcs)
+        return int(self._images[wrong[0]]) if wrong.size else -1
 
     def end(self, failure: BaseException | None = None) -> None:
         """Let those go on who wait for the images."""

@@ -21,6 +21,7 @@ def examine() -> Iterator[Check]:
     yield hardware.gpus(torch.facts.get("gpus"))
     yield from python.decoders()
     yield python.exchange()
+    yield python.checksums()
     yield hardware.compiler()
     yield hardware.cores()
     yield hardware.memory()

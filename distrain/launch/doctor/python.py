@@ -27,6 +27,12 @@ from distrain.comm.shared.native import build_info
 built, text = build_info()
 print(json.dumps({"built": built, "text": text}))
 """
+_CHECKSUM = """
+import json
+from distrain.data.checksum.native import build_info
+built, text = build_info()
+print(json.dumps({"built": built, "text": text}))
+"""
 _TURBOJPEG = """
 import json, simplejpeg, cv2
 print(json.dumps({"opencv": cv2.__version__}))
@@ -84,6 +90,16 @@ def exchange() -> Check:
     reason = facts["text"] if facts else reason
     do = "ranks of one node send messages instead; install a C compiler (gcc), then " + _REINSTALL
     return Check("exchange in memory", "slower", f"not usable: {reason}", do)
+
+
+def checksums() -> Check:
+    """Look at the C code that checks images while they are loaded."""
+    facts, reason = ask_python(_CHECKSUM)
+    if facts is not None and facts["built"]:
+        return Check("checksums", "ok", facts["text"], facts=facts)
+    reason = facts["text"] if facts else reason
+    do = "zlib checks images, and data loads slower; install a C compiler (gcc), then " + _REINSTALL
+    return Check("checksums", "slower", f"not usable: {reason}", do)
 
 
 def peers() -> list[Check]:

@@ -20,7 +20,6 @@ from distrain.data import format as fmt
 from distrain.data.blobs import Blobs
 from distrain.data.format import HEADER, RECORD, Manifest, read_manifest
 from distrain.data.ingest.convert import Options
-from distrain.data.load import copy_in
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -97,19 +96,6 @@ def test_memory_that_the_system_does_not_give(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and done.stderr.startswith("exit code 2: memory of the node: 33554432 bytes")
     assert "cannot be had: Cannot allocate memory; raise the limit of this process" in done.stderr
-
-
-def test_shared_memory_that_the_system_does_not_give(
-    packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(handle: int, data: memoryview, at: int) -> int:
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr("distrain.data.load.os.pwrite", full)
-    entry = packed[1].shards[0]
-    path, target = packed[0] / entry.file, memoryview(bytearray(entry.payload_bytes))
-    with pytest.raises(DataError, match=r"memory of the node: \d+ bytes more cannot be had: Cannot allocate"):
-        copy_in(path, entry.bytes - entry.payload_bytes, target, handle=0)
 
 
 def flip(path: Path, at: int) -> None:

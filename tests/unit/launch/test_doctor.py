@@ -41,6 +41,12 @@ def test_without_the_exchange_in_memory_it_is_slower(monkeypatch: pytest.MonkeyP
     assert check.verdict == "slower" and "no compiler" in check.found
 
 
+def test_without_the_checksums_in_c_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "_CHECKSUM", 'print(\'{"built": false, "text": "no compiler"}\')')
+    check = python.checksums()
+    assert check.verdict == "slower" and "no compiler" in check.found and "zlib" in check.do
+
+
 def test_without_the_native_decoder_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python, "_NATIVE", 'print(\'{"built": false, "text": "no compiler"}\')')
     native, turbojpeg = python.decoders()
