@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from distrain.comm import runtime
 from distrain.comm.narrow import WIRE_DTYPES
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.settings import CommSettings
@@ -27,11 +28,14 @@ class Synchroniser:
         group: for DDP's `process_group`; None for the default one.
         hook: DDP's communication hook; None for DDP's own allreduce.
         close: ends it; all ranks call it.
+        is_timed: whether the time that compute waits for it is seen. NCCL's collectives are work for the
+            GPU like the model's own, and end unseen by the CPU.
     """
 
     group: dist.ProcessGroup | None = None
     hook: Hook | None = None
     close: Callable[[], None] = lambda: None
+    is_timed: bool = True
 
     def attach(self, model: DistributedDataParallel) -> None:
         """Let a model that was wrapped with `group` use the hook."""
@@ -48,22 +52,49 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
         ConfigError: it is not installed, or cannot work here; on all ranks alike.
     """
     if settings.sync == "gloo":
-        return Synchroniser(group=dist.new_group(backend="gloo"))
+        group = dist.new_group(backend="gloo")
+        return Synchroniser(group=group, hook=_timed(_averaging(group)))
     if settings.sync == "nccl":
         if not (torch.cuda.is_available() and dist.is_nccl_available()):
             raise ConfigError("comm.sync", "nccl needs GPUs, and torch sees none", "use comm.sync=distrain")
-        return Synchroniser(group=dist.new_group(backend="nccl"))
+        return Synchroniser(group=dist.new_group(backend="nccl"), is_timed=False)
     if settings.sync == "mpi":
         return Synchroniser(hook=_summing(lambda group, data: group.mpi_allreduce(data)))
     if settings.sync == "horovod":
         from distrain.comm.horovod import Horovod
 
         horovod = Horovod()
-        return Synchroniser(hook=horovod.average, close=horovod.close)
+        return Synchroniser(hook=_timed(horovod.average), close=horovod.close)
     if settings.wire_dtype != "as_is":
         dtype = WIRE_DTYPES[settings.wire_dtype]
         return Synchroniser(hook=_summing(lambda group, data: group.narrow_allreduce(data, dtype)))
     return Synchroniser()
+
+
+def _averaging(group: dist.ProcessGroup) -> Hook:
+    """Return a hook that does what DDP does without one."""
+
+    def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future:
+        data = bucket.buffer().div_(group.size())
+        return dist.all_reduce(data, group=group, async_op=True).get_future().then(lambda f: f.value()[0])
+
+    return hook
+
+
+def _timed(hook: Hook) -> Hook:
+    """Count what follows the last bucket of a step as exposed, as distrain's own collectives do."""
+
+    def timed(state: Any, bucket: dist.GradBucket) -> torch.futures.Future:
+        exposed = runtime.current().engine.exposed
+
+        def done(future: torch.futures.Future) -> torch.Tensor:
+            exposed.completed()
+            return future.value()
+
+        exposed.submitted()
+        return hook(state, bucket).then(done)
+
+    return timed
 
 
 def _summing(allreduce: Callable[[DistrainProcessGroup, torch.Tensor], DistrainWork]) -> Hook:

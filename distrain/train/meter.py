@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ class Interval:
         correct: images that were classified rightly while training.
         wall_seconds: duration of the steps.
         data_seconds: of which waiting for the loader.
-        comm_seconds: of which blocked on gradients.
+        comm_seconds: of which blocked on gradients; nan if that is not known.
     """
 
     steps: int = 0
@@ -41,8 +42,8 @@ class Interval:
 
     @property
     def compute_seconds(self) -> float:
-        """The rest of the step: forward, backward, update, logging."""
-        return max(0.0, self.wall_seconds - self.data_seconds - self.comm_seconds)
+        """The rest of the step: forward, backward, update, logging, and communication if it is not known."""
+        return max(0.0, self.wall_seconds - self.data_seconds - _known(self.comm_seconds))
 
     @property
     def images_per_second(self) -> float:
@@ -50,13 +51,17 @@ class Interval:
         return self.images / self.wall_seconds if self.wall_seconds else 0.0
 
     def shares(self) -> tuple[float, float, float]:
-        """Data, compute and communication as parts of the step time, which add up to 1."""
+        """Data, compute and communication as parts of the step time; those that are known add up to 1."""
         parts = (self.data_seconds, self.compute_seconds, self.comm_seconds)
-        total = sum(parts)
+        total = sum(map(_known, parts))
         return (parts[0] / total, parts[1] / total, parts[2] / total) if total else (0.0, 0.0, 0.0)
 
     def __add__(self, other: Interval) -> Interval:
         return Interval(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def _known(seconds: float) -> float:
+    return 0.0 if math.isnan(seconds) else seconds
 
 
 class Meter:
@@ -67,16 +72,20 @@ class Meter:
 
     Args:
         loader: whose waits are the data time.
-        exposed_comm_seconds: whose growth is the communication time.
+        exposed_comm_seconds: whose growth is the communication time; None if it is not known.
         rank: this rank's number.
         world_size: number of ranks.
     """
 
     def __init__(
-        self, loader: TrainLoader, exposed_comm_seconds: Callable[[], float], rank: int, world_size: int
+        self,
+        loader: TrainLoader,
+        exposed_comm_seconds: Callable[[], float] | None,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._loader = loader
-        self._exposed = exposed_comm_seconds
+        self._exposed = exposed_comm_seconds or (lambda: math.nan)
         self._rank = rank
         self._world_size = world_size
         self._pending: list[tuple[int, Tensor, Tensor, int]] = []

@@ -74,6 +74,11 @@ def checkpoint_record(step: int, steps_per_epoch: int, name: str, size: int, sec
     }
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """For people: "12%", or "unknown" for nan."""
+    return "unknown" if math.isnan(share) else f"{share:.{digits}%}"
+
+
 def to_json(record: Record) -> str:
     """One line; numbers that JSON cannot say (nan, inf) become null."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
@@ -135,7 +140,7 @@ class TensorBoard:
     def write(self, record: Record) -> None:
         """Add the record's numbers at its step."""
         for key, value in record.items():
-            if key not in ("time", "step") and isinstance(value, (int, float)):
+            if key not in ("time", "step") and isinstance(value, (int, float)) and not math.isnan(value):
                 self._writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Parts:
         bucket_bytes: size of the gradient buckets of DistributedDataParallel.
         synchroniser: who averages the gradients.
         exposed_comm_seconds: how long the main thread has been blocked on gradients so far; asked after
-            each step, before anything else is sent.
+            each step, before anything else is sent. None if nobody can tell.
         skipped_images: pack and index of each image that this rank has left out so far because it did not
             decode.
         resume: go on from the newest valid checkpoint of the folder, if it has one.
@@ -84,7 +84,7 @@ class Parts:
     channels_last: bool = True
     bucket_bytes: int = 25 << 20
     synchroniser: Synchroniser = Synchroniser()  # noqa: RUF009  # immutable
-    exposed_comm_seconds: Callable[[], float] = lambda: 0.0
+    exposed_comm_seconds: Callable[[], float] | None = lambda: 0.0
     skipped_images: Callable[[], set[tuple[str, int]]] = set
     resume: bool = False
     show: bool = True
@@ -108,7 +108,8 @@ class Result:
         images_per_second: over all ranks, while training (without evaluation and checkpoints).
         data_share: part of the step time that the loop waited for batches, mean of the ranks.
         compute_share: part spent on everything else.
-        comm_share: part that it was blocked on gradients (what backward did not hide).
+        comm_share: part that it was blocked on gradients (what backward did not hide); nan if it is not
+            known, and then part of `compute_share`.
         world_size: ranks.
         global_batch: images per step.
         resumed_from: step of the checkpoint that this start began with, or None.

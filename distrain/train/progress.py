@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from distrain.train.metrics import Record
+from distrain.train.metrics import Record, percent
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def sentence(record: Record) -> str:
 
 def _shares(record: Record) -> str:
     names = {"data": "data_share", "compute": "compute_share", "comm": "comm_share"}
-    return " ".join(f"{name} {record[key]:.0%}" for name, key in names.items())
+    return " ".join(f"{name} {percent(record[key])}" for name, key in names.items())
 
 
 class Lines:

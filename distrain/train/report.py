@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distrain.files import write_atomic
-from distrain.train.metrics import to_json
+from distrain.train.metrics import percent, to_json
 from distrain.train.parts import Result
 
 
@@ -45,7 +45,7 @@ def _rows(result: Result, folder: Path) -> list[tuple[str, str]]:
         (
             "step time",
             f"data {result.data_share:.1%}, compute {result.compute_share:.1%}, "
-            f"communication {result.comm_share:.1%}",
+            f"communication {percent(result.comm_share, 1)}",
         ),
     ]
     if result.skipped_images:

@@ -98,7 +98,11 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             channels_last=config.model.channels_last,
             bucket_bytes=config.comm.bucket_bytes,
             synchroniser=synchroniser,
-            exposed_comm_seconds=wiring.accumulated(runtime.current().engine.take_exposed_seconds),
+            exposed_comm_seconds=(
+                wiring.accumulated(runtime.current().engine.take_exposed_seconds)
+                if synchroniser.is_timed
+                else None
+            ),
             skipped_images=lambda: (
                 {("train", i) for i in loader.bad_images} | {("val", i) for i in eval_loader.bad_images}
             ),

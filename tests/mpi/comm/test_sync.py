@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from wire_cases import same_bits
 
+from distrain.comm import runtime
 from distrain.comm.settings import CommSettings
 from distrain.comm.sync import make_synchroniser
 from distrain.errors import ConfigError
@@ -57,6 +59,28 @@ def test_mean_gradients(world: World, name: str) -> None:
     everyone = [torch.empty_like(flat) for _ in range(world.size)]
     dist.all_gather(everyone, flat)
     assert all(same_bits(flat, other) for other in everyone)
+    synchroniser.close()
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("name", CASES)
+def test_waiting_for_gradients_is_seen(world: World, name: str) -> None:
+    """Rank 1 begins its step 0.2 s late: rank 0 waits for it, and says so."""
+    synchroniser = make_synchroniser(CASES[name][0])
+    net = DistributedDataParallel(make_net(), process_group=synchroniser.group)
+    synchroniser.attach(net)
+    for step in range(2):  # DDP arranges its buckets anew in the second
+        net(batch(world.rank, step)).square().mean().backward()
+    dist.barrier()
+    engine = runtime.current().engine
+    engine.take_exposed_seconds()
+    if world.rank == 1:
+        time.sleep(0.2)
+    begin = time.perf_counter()
+    net(batch(world.rank, 2)).square().mean().backward()
+    seconds = time.perf_counter() - begin
+    waited = engine.take_exposed_seconds()
+    assert (0.1 if world.rank == 0 else 0) <= waited <= seconds
     synchroniser.close()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -74,6 +75,17 @@ def test_a_run_learns_and_writes_its_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list((tmp_path / "tensorboard").iterdir())
     assert parts.loader.served == [(epoch, step) for epoch in range(10) for step in range(4)]  # type: ignore[attr-defined]
+
+
+def test_communication_that_nobody_can_time_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(make_parts(tmp_path, exposed_comm_seconds=None, show=True))
+    line = records(tmp_path, "train")[0]
+    assert line["comm_s"] is None and line["comm_share"] is None
+    assert line["data_share"] + line["compute_share"] == pytest.approx(1)
+    assert line["data_s"] + line["compute_s"] == pytest.approx(line["step_s"])
+    assert math.isnan(result.comm_share) and "communication unknown" in capsys.readouterr().out
 
 
 def test_step_time_is_split_by_who_waited(tmp_path: Path) -> None:
