@@ -103,8 +103,9 @@ def _show_pairs(source: str, out: Path, options: Any, workers: int, as_json: boo
     """Compare the images of a source, print the curve and write the page of pairs."""
     from distrain.data.files import check_writable
     from distrain.data.ingest.dedup import Rule, find_duplicates
+    from distrain.data.ingest.listing import printable
     from distrain.data.ingest.pairs_page import write_page
-    from distrain.data.ingest.sources import list_source, printable
+    from distrain.data.ingest.sources import list_source
     from distrain.errors import UsageError
 
     rule, listing = Rule.parse(options.dedup), list_source(source)
@@ -165,7 +166,7 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(told))
         return
-    from distrain.data.ingest.sources import printable
+    from distrain.data.ingest.listing import printable
 
     out = printable(told["tree"])
     print(f"{out}/train: {told['train']} images, {out}/val: {told['val']} images, {told['classes']} classes")
@@ -175,7 +176,7 @@ def _show(path: Path, manifest: Any, as_json: bool) -> None:
     from rich.console import Console
 
     from distrain.data.ingest import summary
-    from distrain.data.ingest.sources import printable
+    from distrain.data.ingest.listing import printable
 
     if as_json:
         print(json.dumps(summary.as_json(path, manifest)))

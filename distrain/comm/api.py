@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,17 +19,15 @@ import torch
 import torch.distributed as dist
 
 from distrain.comm import runtime
+from distrain.comm.backend import BACKEND, register
 from distrain.comm.engine import Engine
-from distrain.comm.plugin import BACKEND, register
 from distrain.comm.process.rendezvous import make_store
-from distrain.comm.process_group import DistrainProcessGroup
+from distrain.comm.process_group import DistrainProcessGroup, create_group
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import REDUCTIONS
 from distrain.comm.supervision import exits
 from distrain.errors import CallError, LaunchError, UsageError
 from distrain.world import World
-
-register()
 
 
 def init_process_group(settings: CommSettings | None = None, timeout: timedelta | None = None) -> World:
@@ -72,6 +71,15 @@ def meet(settings: CommSettings | None = None) -> tuple[dist.Store, World]:
             "start with mpirun, srun or `distrain train`, not with torchrun",
         )
     return state.engine.call(lambda: make_store(state.comm, world)), world
+
+
+def rendezvous(url: str, timeout: timedelta, **kwargs: Any) -> Iterator[tuple[dist.Store, int, int]]:
+    """Yield the store, rank and size of MPI's world; nothing of the address after `distrain://` is read."""
+    store, world = meet()
+    yield store, world.rank, world.size
+
+
+register(create_group, rendezvous)  # where `import torch` did not, because distrain is not installed
 
 
 def allreduce(

@@ -25,11 +25,12 @@ class DistrainProcessGroup(Moves):
     """A group of ranks with all collectives of torch.distributed."""
 
 
-def create_group(options: Any) -> DistrainProcessGroup:
+def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGroup:
     """Make the group that torch asks for; called on its members only.
 
     Args:
         options: torch's `_DistributedBackendOptions`.
+        backend_options: of this backend, which has none.
 
     Raises:
         LaunchError: torch and MPI count ranks differently, as under a launcher that starts no MPI world.

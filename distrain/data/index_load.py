@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from distrain.data.checksum.crc import crc32
-from distrain.data.decode.engine import native_or_reason
+from distrain.data.decode.engines import native_or_reason
 from distrain.data.decode.indexed import index
 from distrain.data.format import Manifest, aligned, padded_lengths
 from distrain.data.load import Piece, in_threads, load_piece

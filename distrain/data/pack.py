@@ -17,15 +17,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from distrain.data.decode.engine import native_or_reason
+from distrain.data.decode.engines import native_or_reason
 from distrain.data.files import new_folder, sync_folder, write_atomically
 from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
 from distrain.data.ingest.convert import ENCODINGS, Options
 from distrain.data.ingest.dedup import Found, Rule, find_once, without
+from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.pack_lock import OWNER, locked
 from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.shard_writer import ShardJob, ShardNote, note_name, write_shard
-from distrain.data.ingest.sources import Listing, SourceImage, check_classes, list_source, printable
+from distrain.data.ingest.sources import check_classes, list_source
 from distrain.errors import DataError, UsageError
 
 log = logging.getLogger("distrain.data")

@@ -114,7 +114,7 @@ class Store:
 
     @property
     def encoding(self) -> str:
-        """How the images are stored; `distrain.data.decode.engine.create` wants to know."""
+        """How the images are stored; `distrain.data.decode.engines.create` wants to know."""
         return self.manifest.encoding
 
     @property

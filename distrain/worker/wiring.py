@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from distrain.config.schema import RunConfig
-from distrain.data.decode.engine import create as create_decoder
+from distrain.data.decode.engines import create as create_decoder
 from distrain.data.exchange import MpiWire
 from distrain.data.format import read_manifest
 from distrain.data.loader import EvalLoader, TrainLoader

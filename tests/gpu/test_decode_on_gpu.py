@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distrain.data.decode.engine import DecodeEngine, DecodeError, create
+from distrain.data.decode.engine import DecodeEngine, DecodeError
+from distrain.data.decode.engines import create
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
+from distrain.comm.backend import BACKEND
 from distrain.comm.buffers import Reduction, byte_view
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import Message, MessageOperation
 from distrain.comm.operation import Operation
-from distrain.comm.plugin import BACKEND
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError

@@ -42,7 +42,7 @@ class Reductions(GroupBase):
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
         if found[0].layout is not torch.strided:
-            return self._join([sparse_allreduce(self, tensor, reduction, opts) for tensor in found])
+            return self._join([self._sparse_allreduce(tensor, reduction, opts) for tensor in found])
         if len(found) == 1 and wire.direct is not None and self._coalescing is None:
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
@@ -187,6 +187,10 @@ class Reductions(GroupBase):
         )
         after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
         return self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
+
+    def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction, opts: Any) -> DistrainWork:
+        works = sparse_allreduce(lambda o, i: self.allgather(o, i, opts), self.size(), tensor, reduction)
+        return DistrainWork.joined(self._wire.engine, works, [tensor])
 
     def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
         """Copy the input of rank r to the r-th output of all ranks. The sizes may differ between ranks."""

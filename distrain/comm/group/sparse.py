@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -10,20 +11,23 @@ from distrain.comm.buffers import Reduction
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 
-if TYPE_CHECKING:
-    from distrain.comm.group.reductions import Reductions
-
 
 def sparse_allreduce(
-    group: Reductions, tensor: torch.Tensor, reduction: Reduction, opts: Any
-) -> DistrainWork:
+    allgather: Callable[[Any, Any], DistrainWork],
+    ranks: int,
+    tensor: torch.Tensor,
+    reduction: Reduction,
+) -> list[DistrainWork]:
     """Add sparse COO tensors of all ranks, in place. Blocks: how much to gather must be known first.
 
     Args:
-        group: the ranks.
+        allgather: gathers a list of tensors, of lengths that differ, from the ranks.
+        ranks: how many there are.
         tensor: of the same shape and type on all ranks; ends coalesced.
         reduction: SUM.
-        opts: torch's options of a gather.
+
+    Returns:
+        What it was done with; complete.
 
     Raises:
         CallError: another reduction, or another layout than COO.
@@ -35,19 +39,18 @@ def sparse_allreduce(
             "sum COO tensors, or convert with to_dense()",
         )
     mine = tensor.detach().coalesce()
-    ranks = group.size()
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks)]
-    group.allgather([counts], [torch.tensor([mine._nnz()])], opts).wait()
+    allgather([counts], [torch.tensor([mine._nnz()])]).wait()
     lengths = [int(count) for count in counts]
     places = [torch.empty(n, tensor.sparse_dim(), dtype=torch.int64) for n in lengths]
     values = [torch.empty(n, *mine.values().shape[1:], dtype=tensor.dtype) for n in lengths]
     works = [
-        group.allgather([places], [mine.indices().t().contiguous()], opts),
-        group.allgather([values], [mine.values()], opts),
+        allgather([places], [mine.indices().t().contiguous()]),
+        allgather([values], [mine.values()]),
     ]
     for work in works:
         work.wait()
     total = torch.sparse_coo_tensor(torch.cat(places).t(), torch.cat(values), tensor.shape).coalesce()
     with torch.no_grad():  # not tensor.detach(): of a sparse tensor that is another tensor
         tensor.copy_(total)
-    return DistrainWork.joined(group._wire.engine, works, [tensor])
+    return works

@@ -24,9 +24,9 @@ from pydantic import BaseModel
 
 from distrain.data.files import write_atomically
 from distrain.data.ingest.convert import Options, Unusable, convert
+from distrain.data.ingest.listing import Listing, SourceImage
 from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.readers import Readers
-from distrain.data.ingest.sources import Listing, SourceImage
 from distrain.errors import UsageError, nearest
 
 METHODS = {"phash": "phash", "dhash": "dhash", "ahash": "average_hash"}  # ours: that of imagehash

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from distrain.data.files import write_atomically
 from distrain.data.ingest.dedup import DAMAGED, Found, Rule
+from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.readers import Readers
-from distrain.data.ingest.sources import Listing, SourceImage, printable
 
 _SHOWN = 500  # pairs; those that differ most come first, since they are the doubtful ones
 _SIDE = 160  # pixels

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from distrain.data.ingest.convert import Unusable
-from distrain.data.ingest.sources import SourceImage
+from distrain.data.ingest.listing import SourceImage
 
 
 class Reader(Protocol):

@@ -28,8 +28,8 @@ from distrain.data.format import (
     shard_name,
 )
 from distrain.data.ingest.convert import Options, Packed, Unusable, convert
+from distrain.data.ingest.listing import SourceImage
 from distrain.data.ingest.readers import Readers
-from distrain.data.ingest.sources import SourceImage
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from distrain.data.ingest.sources import Listing, SourceImage, printable, stat_image
+from distrain.data.ingest.listing import Listing, SourceImage, printable, stat_image
 from distrain.errors import DataError
 
 _Seen = dict[tuple[int, int], str]  # device and inode of a folder: its name, for messages

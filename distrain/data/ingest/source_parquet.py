@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from distrain.data.ingest.convert import Unusable
+from distrain.data.ingest.listing import Listing, SourceImage, printable, sorted_classes
 from distrain.data.ingest.source_tar import expand
-from distrain.data.ingest.sources import Listing, SourceImage, printable, sorted_classes
 from distrain.errors import DataError, UsageError
 
 _IMAGE, _LABEL = "image", "label"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distrain.data.ingest.sources import Listing, SourceImage, is_image_name, printable, sorted_classes
+from distrain.data.ingest.listing import Listing, SourceImage, is_image_name, printable, sorted_classes
 from distrain.errors import DataError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -15,7 +15,8 @@ from distrain.comm.engine import Engine
 from distrain.comm.guest import submit_bulk
 from distrain.data import exchange as exchange_module
 from distrain.data.assemble import Assembler
-from distrain.data.decode.engine import DecodeError, create
+from distrain.data.decode.engine import DecodeError
+from distrain.data.decode.engines import create
 from distrain.data.decode.turbojpeg import TurboJpegEngine
 from distrain.data.exchange import MpiWire
 from distrain.data.format import read_manifest

@@ -17,7 +17,7 @@ from PIL import Image
 from distrain import node_memory
 from distrain.data import memory as memory_module
 from distrain.data.decode import indexed
-from distrain.data.decode.engine import create, native_or_reason
+from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.order import EpochOrder
 from distrain.data.pack import pack

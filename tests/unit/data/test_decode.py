@@ -10,8 +10,9 @@ import pytest
 from data_trees import jpeg, picture
 from PIL import Image
 
-from distrain.data.decode import engine as engines
-from distrain.data.decode.engine import DecodeEngine, DecodeError, create
+from distrain.data.decode import engines
+from distrain.data.decode.engine import DecodeEngine, DecodeError
+from distrain.data.decode.engines import create
 from distrain.data.ingest.convert import Options, convert
 from distrain.errors import ConfigError
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distrain.data.decode.culprit import blame, reason_of
-from distrain.data.decode.engine import DecodeEngine, DecodeError, create
+from distrain.data.decode.engine import DecodeEngine, DecodeError
+from distrain.data.decode.engines import create
 from distrain.data.decode.nvjpeg import NvjpegEngine
 from distrain.data.ingest.convert import Options, Packed, convert
 from distrain.data.loader import TrainLoader

@@ -11,7 +11,7 @@ import pytest
 from data_trees import jpeg, multi_shard, picture
 from pydantic import ValidationError
 
-from distrain.data.decode.engine import create, native_or_reason
+from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.decode.indexed import index, is_indexed
 from distrain.data.format import Manifest
 from distrain.data.index_load import indexed_room

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distrain.data.decode.engine import create, native_or_reason
+from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.decode.indexed import is_indexed, to_jpeg
 from distrain.data.ingest.convert import Options
 from distrain.data.loader import TrainLoader

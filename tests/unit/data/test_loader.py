@@ -12,7 +12,8 @@ from data_trees import write_tree
 
 from distrain.bench.packs import write_noise
 from distrain.data.assemble import Assembler
-from distrain.data.decode.engine import DecodeEngine, create
+from distrain.data.decode.engine import DecodeEngine
+from distrain.data.decode.engines import create
 from distrain.data.format import Manifest
 from distrain.data.ingest.convert import Packed, convert
 from distrain.data.loader import Batch, EvalLoader, TrainLoader

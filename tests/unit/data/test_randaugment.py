@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from distrain.data import pixels as px
 from distrain.data import randaugment
-from distrain.data.decode.engine import create
+from distrain.data.decode.engines import create
 from distrain.data.format import Manifest
 from distrain.data.loader import TrainLoader
 from distrain.data.randaugment import OPERATIONS, apply, draw

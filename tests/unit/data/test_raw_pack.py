@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distrain.data.decode.engine import DecodeError, create, native_or_reason
+from distrain.data.decode.engine import DecodeError
+from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.ingest.convert import Options
 from distrain.data.pack import pack
 from distrain.data.raw_layout import rgb_pixels, to_raw, to_yuv420, yuv420_pixels, yuv420_planes

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from data_trees import jpeg, picture, write_tree
 
-from distrain.data.ingest.sources import Listing, list_source
+from distrain.data.ingest.listing import Listing
+from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
 from distrain.errors import DataError
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from distrain.data.augment import train_crops
 from distrain.data.colour import jitter, jitter_factors
-from distrain.data.decode.engine import create
+from distrain.data.decode.engines import create
 from distrain.data.format import Manifest
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.settings import AugmentSettings, DataSettings, JitterSettings
