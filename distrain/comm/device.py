@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 from distrain.errors import CallError
 
+_ORDINARY = torch.Tensor.__torch_dispatch__  # of all types that leave operations to torch
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
@@ -20,6 +22,24 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     if device not in _streams:
         _streams[device] = torch.cuda.Stream(device)
     return _streams[device]
+
+
+def held(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor that holds the elements: the given one, or an awaited functional result.
+
+    Raises:
+        CallError: a type that handles operations itself, such as DTensor or FakeTensor: what stands at its
+            address are not its elements, if anything stands there.
+    """
+    if type(tensor).__torch_dispatch__ is _ORDINARY:
+        return tensor
+    if isinstance(tensor, AsyncCollectiveTensor):
+        return held(tensor.wait())
+    raise CallError(
+        "collective",
+        f"a {type(tensor).__name__} has no memory of its own that could travel",
+        "pass the tensor in it; of a DTensor that is to_local()",
+    )
 
 
 class HostSide:
@@ -37,8 +57,9 @@ class HostSide:
         """Return a contiguous CPU tensor with the contents; after `is_ready` for one on a GPU.
 
         Raises:
-            CallError: the tensor is sparse, or on a device that is neither CPU nor GPU.
+            CallError: the tensor is sparse, has no memory, or is on a device that is neither CPU nor GPU.
         """
+        tensor = held(tensor)
         _check(tensor)
         if tensor.device.type != "cuda":
             # Views that conjugate or negate do so when they are read, which bytes are not.
@@ -60,6 +81,7 @@ class HostSide:
         Raises:
             CallError: as for `read`.
         """
+        tensor = held(tensor)
         _check(tensor)
         if tensor.device.type == "cuda":
             stream = _side_stream(tensor.device)
@@ -76,6 +98,7 @@ class HostSide:
 
     def update(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a contiguous CPU tensor with the contents, which `finish` moves back."""
+        tensor = held(tensor)
         if _is_plain(tensor):
             return tensor.detach()
         host = self.read(tensor)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
-from distrain.comm.device import HostSide
+from distrain.comm.device import HostSide, held
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group.base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.group.sparse import sparse_allreduce
@@ -38,7 +38,7 @@ class Reductions(GroupBase):
                 return DONE
             if answer is not None:
                 return self._take_over(answer, tensors[0], reduction_of(opts))
-        reduction, found = reduction_of(opts), as_list(tensors)
+        reduction, found = reduction_of(opts), [held(tensor) for tensor in as_list(tensors)]
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
         if found[0].layout is not torch.strided:
