@@ -14,40 +14,20 @@
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 enum {
-    ENTRY_VALUE_FOLLOWS = 1 << 6,
     ENTRY_LONG_CODE = 1 << 7,
     /* Advances beyond any coefficient: the index leaves the block, the loop ends. */
     ADVANCE_END_OF_BLOCK = 128,
     ADVANCE_INVALID = 255,
-    ENTRY_INVALID = ADVANCE_INVALID << 8,
     MCU_BLOCKS = 6,   /* at most: 4 of luma, 2 of chroma */
     RUN_MCUS = 4,     /* MCUs that are decoded before their blocks are transformed */
     RUN_BLOCKS = RUN_MCUS * MCU_BLOCKS,
     BLOCK_BYTES = 224 /* more than the longest block (27 + 63 * 26 bits) and what a refill loads */
 };
 
-uint32_t huffman_long_code(const HuffmanTable *table, uint64_t window);
+/* An entry of a look-up table; layout: huffman.c. */
+typedef uint64_t Entry;
 
-/* One symbol, before it becomes an entry of a table (the lower half of an entry's layout, huffman.c). */
-typedef uint32_t Symbol;
-
-/* Read the extra bits behind a code and return the symbol with its value filled in.
- * A value whose first bit is 0 is negative: v - (2^size - 1) (T.81 F.2.2.1, EXTEND). */
-ALWAYS_INLINE Symbol symbol_with_value(uint64_t window, Symbol symbol)
-{
-    int size = symbol >> 16 & 15;
-    uint64_t extra = window << ((symbol & 63) - (uint32_t)size);
-    int32_t value = (int32_t)(extra >> 1 >> (63 - size));
-    if (!(extra >> 63))
-        value -= (1 << size) - 1;
-    return (symbol & 0xff3f) | (uint32_t)value << 16;
-}
-
-/* The entry of a symbol on its own: there is no second one, so that its value is stored twice. */
-ALWAYS_INLINE uint64_t entry_of_one(Symbol symbol)
-{
-    return symbol | (uint64_t)(symbol & 63) << 40 | (uint64_t)(symbol >> 16) << 48;
-}
+Entry huffman_long_code(const HuffmanTable *table, uint64_t window);
 
 /* Reads bits from the most significant end. Invariant: the top `available` bits of window are the
  * next bits of the scan. */
@@ -142,41 +122,46 @@ typedef struct {
     uint8_t *length, *end;
 } Lane;
 
-ALWAYS_INLINE uint64_t next_entry(const BitReader *reader, const HuffmanTable *table)
+ALWAYS_INLINE Entry next_entry(const BitReader *reader, const HuffmanTable *table)
 {
-    uint64_t entry = table->entries[reader->window >> (64 - LOOKUP_BITS)];
-    if (UNLIKELY(entry & (ENTRY_VALUE_FOLLOWS | ENTRY_LONG_CODE)))
-        entry = entry_of_one(entry & ENTRY_LONG_CODE ? huffman_long_code(table, reader->window)
-                                                     : symbol_with_value(reader->window, (Symbol)entry));
-    return entry;
+    Entry entry = table->entries[reader->window >> (64 - LOOKUP_BITS)];
+    return UNLIKELY(entry & ENTRY_LONG_CODE) ? huffman_long_code(table, reader->window) : entry;
 }
 
-/* Decode the DC coefficient of the lane's block. */
-ALWAYS_INLINE void lane_read_dc(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *limit)
+/* The first value of an entry. Its last bits may lie behind those that were looked up: they are added, always,
+ * because a branch here would be mispredicted at a tenth of all look-ups. */
+ALWAYS_INLINE int16_t entry_value(Entry entry, uint64_t window)
+{
+    return (int16_t)((entry >> 16) + (window << LOOKUP_BITS >> 1 >> (entry >> 40 & 63)));
+}
+
+/* Decode the DC coefficient of the lane's block; the window has been refilled. */
+ALWAYS_INLINE void lane_read_dc(Lane *lane, const McuPlan *plan, Stream *stream)
 {
     int16_t *predictor = &stream->dc[plan->component[lane->number]];
-    reader_refill(&lane->reader, limit);
-    uint64_t entry = next_entry(&lane->reader, plan->dc[lane->number]);
+    Entry entry = next_entry(&lane->reader, plan->dc[lane->number]);
+    *predictor = (int16_t)(*predictor + entry_value(entry, lane->reader.window));
     reader_consume(&lane->reader, entry & 63);
-    *predictor = (int16_t)(*predictor + (int16_t)(entry >> 16));
     lane->block[0] = *predictor;
     lane->ac = plan->ac[lane->number];
     lane->index = entry >> 8 & 255; /* 1; past all coefficients if the code is invalid */
 }
 
-/* Decode the AC symbols of one entry, at most 26 bits. */
-ALWAYS_INLINE void lane_read_ac(Lane *lane)
+/* Decode the AC symbols of one entry, at most 26 bits; true when the block has ended. */
+ALWAYS_INLINE bool lane_read_ac(Lane *lane)
 {
-    uint64_t entry = next_entry(&lane->reader, lane->ac);
+    Entry entry = next_entry(&lane->reader, lane->ac);
+    unsigned first = lane->index + (unsigned)(entry >> 32 & 255);
     lane->index += entry >> 8 & 255;
-    lane->block[coefficient_slot[lane->index]] = (int16_t)(entry >> 16);
-    if (UNLIKELY(lane->index >= 64)) { /* the block ends with the first one: the second is no AC symbol */
-        reader_consume(&lane->reader, entry >> 40 & 63);
-        return;
+    lane->block[coefficient_slot[lane->index]] = (int16_t)((int64_t)entry >> 56);
+    lane->block[coefficient_slot[first]] = entry_value(entry, lane->reader.window);
+    if (UNLIKELY(lane->index >= 64) && first >= 64) { /* what follows the first symbol is no AC symbol */
+        lane->index = first;
+        reader_consume(&lane->reader, entry >> 48 & 63);
+        return true;
     }
     reader_consume(&lane->reader, entry & 63);
-    lane->index += entry >> 32 & 255;
-    lane->block[coefficient_slot[lane->index]] = (int16_t)(entry >> 48);
+    return lane->index >= 64;
 }
 
 /* Number of coefficients that a block has, 1..64, from the index at which it ended; 0: invalid. */
@@ -192,35 +177,44 @@ ALWAYS_INLINE Lane lane_begin(Stream *stream, const McuPlan *plan, int mcus, Run
     memset(run->values, 0, (size_t)blocks * 64 * sizeof(int16_t));
     Lane lane = {.reader = stream->reader, .block = run->values, .length = run->lengths,
                  .end = run->lengths + blocks};
-    lane_read_dc(&lane, plan, stream, limit);
+    reader_refill(&lane.reader, limit);
+    lane_read_dc(&lane, plan, stream);
     return lane;
 }
 
-/* Go to the next block; false when the run is complete or the reader is past `far`.
- * At least one AC symbol can be read then. */
-ALWAYS_INLINE bool lane_next_block(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *far,
-                                   const uint8_t *limit)
+/* Leave a block that has ended; false when it was the last one of the run. */
+ALWAYS_INLINE bool lane_leave_block(Lane *lane, const McuPlan *plan)
 {
     *lane->length++ = block_length(lane->index);
     lane->block += 64;
     lane->number = lane->number + 1 < plan->count ? lane->number + 1 : 0;
-    if (lane->length == lane->end)
+    return lane->length != lane->end;
+}
+
+/* Begin the next block, of which AC symbols can be read then; false when there is none, or the reader is
+ * past `far`, or the block is broken: lane_finish does the rest. */
+ALWAYS_INLINE bool lane_next_block(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *far)
+{
+    if (!lane_leave_block(lane, plan))
         return false;
-    lane_read_dc(lane, plan, stream, limit);
-    return lane->reader.next <= far;
+    reader_refill(&lane->reader, NULL);
+    lane_read_dc(lane, plan, stream);
+    return lane->reader.next <= far && lane->index < 64;
 }
 
 /* Decode what is left of a run, watching the end of the scan. */
 ALWAYS_INLINE void lane_finish(Lane *lane, const McuPlan *plan, Stream *stream, const uint8_t *limit)
 {
     while (lane->length != lane->end) {
-        while (lane->index < 64) {
+        bool ended = lane->index >= 64;
+        while (!ended) {
             reader_refill(&lane->reader, limit);
-            lane_read_ac(lane);
-            if (lane->index < 64)
-                lane_read_ac(lane);
+            ended = lane_read_ac(lane) || lane_read_ac(lane);
         }
-        lane_next_block(lane, plan, stream, limit, limit);
+        if (lane_leave_block(lane, plan)) {
+            reader_refill(&lane->reader, limit);
+            lane_read_dc(lane, plan, stream);
+        }
     }
     stream->reader = lane->reader;
 }
@@ -232,9 +226,10 @@ static inline void read_run(Stream *stream, const McuPlan *plan, int mcus, Run *
     lane_finish(&lane, plan, stream, limit);
 }
 
-/* Decode runs of two streams, symbol by symbol in turn. Blocks begin and end where they will: waiting
- * for each other at every block would cost a fifth of the time. In the last bytes of a scan the
- * streams go on one by one, so that the loop here need not watch the end. */
+/* Decode runs of two streams, look-up by look-up in turn. Blocks begin and end where they will: waiting
+ * for each other at every block would cost a fifth of the time. The only branch of a look-up that the
+ * processor cannot foresee is that at the end of a block. In the last bytes of a scan the streams go on one by
+ * one, so that the loop here need not watch the end. */
 static inline void read_two_runs(Stream streams[2], const Scan *scan, const McuPlan *plan,
                                  const int mcus[2], Run runs[2])
 {
@@ -242,20 +237,14 @@ static inline void read_two_runs(Stream streams[2], const Scan *scan, const McuP
     const uint8_t *far = scan->size >= BLOCK_BYTES ? limit - BLOCK_BYTES : NULL;
     Lane a = lane_begin(&streams[0], plan, mcus[0], &runs[0], limit);
     Lane b = lane_begin(&streams[1], plan, mcus[1], &runs[1], limit);
-    while (far != NULL && a.reader.next <= far && b.reader.next <= far) {
+    bool both = far != NULL && a.reader.next <= far && b.reader.next <= far && a.index < 64 && b.index < 64;
+    while (both) {
         reader_refill(&a.reader, NULL);
         reader_refill(&b.reader, NULL);
-        if (a.index < 64)
-            lane_read_ac(&a);
-        if (b.index < 64)
-            lane_read_ac(&b);
-        if (a.index < 64)
-            lane_read_ac(&a);
-        if (b.index < 64)
-            lane_read_ac(&b);
-        if (a.index >= 64 && !lane_next_block(&a, plan, &streams[0], far, NULL))
-            break;
-        if (b.index >= 64 && !lane_next_block(&b, plan, &streams[1], far, NULL))
+        if ((lane_read_ac(&a) && !lane_next_block(&a, plan, &streams[0], far)) ||
+            (lane_read_ac(&b) && !lane_next_block(&b, plan, &streams[1], far)) ||
+            (lane_read_ac(&a) && !lane_next_block(&a, plan, &streams[0], far)) ||
+            (lane_read_ac(&b) && !lane_next_block(&b, plan, &streams[1], far)))
             break;
     }
     lane_finish(&a, plan, &streams[0], limit);

@@ -2,16 +2,17 @@
  *
  * A JPEG symbol is followed by "extra bits" that give the coefficient's value (T.81 F.1.2). Where code
  * and extra bits together are at most LOOKUP_BITS long, one look-up gives everything; where the next
- * AC symbol fits as well, it gives both. An entry:
+ * AC symbol fits as well, it gives both. Where only the last extra bits do not fit, it gives what the first
+ * ones make of the value: the others are added to it. An entry:
  *
  *   bits  0- 5  bits to consume (codes + extra bits)
- *   bit      6  ENTRY_VALUE_FOLLOWS: the value is still in the stream (its size is in bits 16-19)
- *   bit      7  ENTRY_LONG_CODE: code longer than LOOKUP_BITS, or no code at all
+ *   bit      7  ENTRY_LONG_CODE: code too long for its sign to fit, or no code at all
  *   bits  8-15  advance: how far the coefficient index moves
- *   bits 16-31  value, signed
- *   bits 32-39  advance of the second symbol, 0: there is none
- *   bits 40-45  bits of the first symbol alone
- *   bits 48-63  value of the second symbol
+ *   bits 16-31  value of the first symbol, signed
+ *   bits 32-39  advance of the first symbol alone
+ *   bits 40-45  63 - number of extra bits that the value still lacks
+ *   bits 48-53  bits of the first symbol alone
+ *   bits 56-63  value of the second symbol, signed, 0 where there is none
  */
 #include <string.h>
 
@@ -26,62 +27,71 @@ const uint8_t coefficient_slot[65 + 255] = {
     23, 31, 38, 45, 52, 59, 60, 53, 46, 39, 47, 54, 61, 62, 55, 63,
     [65 ... 319] = 64};
 
-/* The meaning of a symbol, with the value still to be read from the stream. */
-static Symbol symbol_of(int code, int length, bool is_dc)
+static Entry entry_of_one(int bits, int advance, int value, int lacking)
+{
+    return (Entry)bits | (Entry)advance << 8 | (Entry)(value & 0xffff) << 16 | (Entry)advance << 32 |
+           (Entry)(63 - lacking) << 40 | (Entry)bits << 48;
+}
+
+/* The entry of a symbol whose code has `length` bits. extra: the `known` bits that follow. */
+static Entry entry_of(int code, int length, bool is_dc, uint32_t extra, int known)
 {
     int size = is_dc ? code : code & 15;
     int run = is_dc ? 0 : code >> 4;
     /* 8-bit baseline has DC differences of up to 11 bits and AC values of up to 10 (T.81 F.1.2).
      * The bit reader counts on it: larger sizes could empty its window. */
     if (size > (is_dc ? 11 : 10))
-        return ENTRY_INVALID;
-    if (!is_dc && size == 0)
-        return (Symbol)length | (Symbol)(run == 15 ? 16 : ADVANCE_END_OF_BLOCK) << 8;
-    Symbol symbol = (Symbol)(length + size) | (Symbol)(run + 1) << 8;
-    return size == 0 ? symbol : symbol | ENTRY_VALUE_FOLLOWS | (Symbol)size << 16;
+        return entry_of_one(0, ADVANCE_INVALID, 0, 0);
+    if (size == 0)
+        return entry_of_one(length, is_dc ? 1 : run == 15 ? 16 : ADVANCE_END_OF_BLOCK, 0, 0);
+    if (known == 0)
+        return ENTRY_LONG_CODE;
+    int used = known < size ? known : size, lacking = size - used;
+    int value = (int)(extra >> (known - used) << lacking);
+    /* A value whose first bit is 0 is negative: v - (2^size - 1) (T.81 F.2.2.1, EXTEND). */
+    if (!(extra >> (known - 1)))
+        value -= (1 << size) - 1;
+    return entry_of_one(length + size, run + 1, value, lacking);
 }
 
 /* Fill the entries of all bit patterns that begin with this code. */
-static void fill_entries(HuffmanTable *table, uint32_t code, int length, Symbol symbol)
+static void fill_entries(HuffmanTable *table, uint32_t code, int length, int symbol)
 {
-    uint32_t first = code << (LOOKUP_BITS - length), count = 1u << (LOOKUP_BITS - length);
-    bool has_value = (symbol & ENTRY_VALUE_FOLLOWS) && (symbol & 63) <= LOOKUP_BITS;
-    for (uint32_t i = first; i < first + count; i++) {
-        Symbol filled = has_value ? symbol_with_value((uint64_t)i << (64 - LOOKUP_BITS), symbol) : symbol;
-        table->entries[i] = entry_of_one(filled);
-    }
+    int known = LOOKUP_BITS - length;
+    for (uint32_t extra = 0; extra < 1u << known; extra++)
+        table->entries[(code << known) + extra] = entry_of(symbol, length, table->is_dc, extra, known);
 }
 
 /* Add a second symbol to the entries in which it fits. */
 static void add_second_symbols(HuffmanTable *table)
 {
-    uint64_t single[1 << LOOKUP_BITS];
+    Entry single[1 << LOOKUP_BITS];
     memcpy(single, table->entries, sizeof single);
     for (uint32_t i = 0; i < 1 << LOOKUP_BITS; i++) {
-        uint64_t first = single[i], bits = first & 63;
-        bool ends = (first >> 8 & 255) >= 64, partial = first & (ENTRY_VALUE_FOLLOWS | ENTRY_LONG_CODE);
-        if (ends || partial)
+        Entry first = single[i], bits = first & 63;
+        if ((first & ENTRY_LONG_CODE) || (first >> 8 & 255) >= 64 || bits > LOOKUP_BITS)
             continue;
-        uint64_t second = single[i << bits & ((1 << LOOKUP_BITS) - 1)];
-        if ((second & (ENTRY_VALUE_FOLLOWS | ENTRY_LONG_CODE)) || bits + (second & 63) > LOOKUP_BITS ||
-            (second >> 8 & 255) == ADVANCE_INVALID)
+        Entry second = single[i << bits & ((1 << LOOKUP_BITS) - 1)];
+        int16_t value = (int16_t)(second >> 16);
+        if ((second & ENTRY_LONG_CODE) || bits + (second & 63) > LOOKUP_BITS ||
+            (second >> 8 & 255) == ADVANCE_INVALID || value != (int8_t)value)
             continue;
-        table->entries[i] = (first & 0xffffff00) | (bits + (second & 63)) | (second >> 8 & 255) << 32 |
-                            bits << 40 | (second >> 16 & 0xffff) << 48;
+        /* Both lengths and both advances (at most 16 + 128) in one sum. */
+        table->entries[i] = first + (second & 0xff3f) + ((Entry)value << 56);
     }
 }
 
-uint32_t huffman_long_code(const HuffmanTable *table, uint64_t window)
+Entry huffman_long_code(const HuffmanTable *table, uint64_t window)
 {
-    for (int length = LOOKUP_BITS + 1; length <= 16; length++) {
+    for (int length = LOOKUP_BITS; length <= 16; length++) {
         int32_t code = (int32_t)(window >> (64 - length));
         if (code > table->last_code[length])
             continue;
         int number = (code + table->symbol_offset[length]) & 255;
-        Symbol symbol = symbol_of(table->symbols[number], length, table->is_dc);
-        return symbol & ENTRY_VALUE_FOLLOWS ? symbol_with_value(window, symbol) : symbol;
+        uint32_t extra = (uint32_t)(window << length >> 48); /* 16 bits: more than any value has */
+        return entry_of(table->symbols[number], length, table->is_dc, extra, 16);
     }
-    return ENTRY_INVALID;
+    return entry_of_one(0, ADVANCE_INVALID, 0, 0);
 }
 
 /* Build a table, or keep it where it is the same as in the image before (most encoders use the
@@ -113,7 +123,7 @@ Status huffman_build(HuffmanTable *table, const uint8_t *counts, const uint8_t *
         table->last_code[length] = here ? (int32_t)code + here - 1 : -1;
         for (int i = 0; i < here; i++, code++, used++)
             if (length <= LOOKUP_BITS)
-                fill_entries(table, code, length, symbol_of(symbols[used], length, is_dc));
+                fill_entries(table, code, length, symbols[used]);
     }
     if (!is_dc)
         add_second_symbols(table);

@@ -50,27 +50,39 @@ static bool decode_two_runs(Stream streams[2], const Scan *scan, const McuPlan *
            !run_is_bad(&streams[1], scan, &runs[1], mcus[1] * plan->count);
 }
 
+static int smaller(int a, int b) { return a < b ? a : b; }
+
+/* Where the blocks of an MCU in the region go; returns the end of the list. */
+static BlockPlace *place_mcu(const Frame *frame, int row, int column, McuRange region, const Plane *planes,
+                             BlockPlace *place)
+{
+    for (int i = 0; i < frame->components; i++) {
+        int h = i == 0 ? frame->h : 1, v = i == 0 ? frame->v : 1;
+        ptrdiff_t stride = planes[i].stride;
+        uint8_t *out = planes[i].data + (ptrdiff_t)(row - region.top) * v * 8 * stride +
+                       (ptrdiff_t)(column - region.left) * h * 8;
+        for (int y = 0; y < v; y++, out += 8 * stride)
+            for (int x = 0; x < h; x++)
+                *place++ = (BlockPlace){frame->quant[i]->factor, out + 8 * x, stride};
+    }
+    return place;
+}
+
 /* Transform the blocks of a run that starts at MCU (column, row) and lie in the region. */
 static void transform_run(const Frame *frame, const Run *run, int blocks_per_mcu, int mcus, int row, int column,
                           McuRange region, const Plane *planes)
 {
-    for (int mcu = 0; mcu < mcus; mcu++) {
-        int block = mcu * blocks_per_mcu;
-        if (column + mcu < region.left || column + mcu >= region.right)
-            continue;
-        for (int i = 0; i < frame->components; i++) {
-            int h = i == 0 ? frame->h : 1, v = i == 0 ? frame->v : 1;
-            uint8_t *out = planes[i].data + (ptrdiff_t)(row - region.top) * v * 8 * planes[i].stride +
-                           (ptrdiff_t)(column + mcu - region.left) * h * 8;
-            for (int y = 0; y < v; y++, out += 8 * planes[i].stride)
-                for (int x = 0; x < h; x++, block++)
-                    idct_block(run->values + 64 * block, run->lengths[block], frame->quant[i]->factor,
-                               out + 8 * x, planes[i].stride);
-        }
-    }
+    BlockPlace places[RUN_BLOCKS + BLOCKS - 1], *end = places;
+    int first = column < region.left ? region.left - column : 0;
+    for (int mcu = first; mcu < smaller(mcus, region.right - column); mcu++)
+        end = place_mcu(frame, row, column + mcu, region, planes, end);
+    uint8_t nowhere[64]; /* for the second block where their number is odd */
+    if (end != places && BLOCKS == 2)
+        *end = (BlockPlace){end[-1].factor, nowhere, 8};
+    const int16_t *values = run->values + (ptrdiff_t)64 * first * blocks_per_mcu;
+    for (const BlockPlace *place = places; place < end; place += BLOCKS, values += 64 * BLOCKS)
+        idct_blocks(values, place);
 }
-
-static int smaller(int a, int b) { return a < b ? a : b; }
 
 /* MCUs [column, right) of one row; those left of the region, or in rows above it, are only parsed. */
 static Status decode_row(const Frame *frame, const Scan *scan, const McuPlan *plan, McuRange region, int row,

@@ -1,5 +1,5 @@
-/* The few vector operations that the kernels are written in: for AVX2 and AVX-512, and in plain C for any
- * processor (compilers turn these loops into whatever the processor has).
+/* The few vector operations that the resize is written in: for AVX2 and AVX-512, and in plain C for any
+ * processor (compilers turn these loops into whatever the processor has). Those of the IDCT: floats.h.
  *
  * All give the same bits: integer operations are exact, float operations are single IEEE
  * operations in the same order (the build forbids fused multiply-add for this reason). */
@@ -14,8 +14,7 @@
 #include <immintrin.h>
 #endif
 
-/* GCC and Clang give these types the operators + - * lane by lane. */
-typedef float Float8 __attribute__((vector_size(32)));
+/* GCC and Clang give this type the operators + - * lane by lane. */
 #ifdef __AVX512BW__
 typedef int16_t Int16s __attribute__((vector_size(64)));
 #else
@@ -23,11 +22,6 @@ typedef int16_t Int16s __attribute__((vector_size(32)));
 #endif
 
 enum { VECTOR = sizeof(Int16s) / 2 };
-
-ALWAYS_INLINE Float8 float8_all(float value)
-{
-    return (Float8){value, value, value, value, value, value, value, value};
-}
 
 ALWAYS_INLINE Int16s int16_load(const int16_t *p)
 {
@@ -39,48 +33,6 @@ ALWAYS_INLINE Int16s int16_load(const int16_t *p)
 ALWAYS_INLINE Int16s int16_all(int16_t value) { return (Int16s){0} + value; }
 
 #ifdef __AVX2__
-
-/* Eight int16 to eight floats. */
-ALWAYS_INLINE Float8 float8_from_int16(const int16_t *p)
-{
-    return (Float8)_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-/* Four rows of eight floats to bytes: round half to even, clamp (values past 2^31, which only damaged
- * data have, become 0). Rows are `stride` apart. */
-ALWAYS_INLINE void float8_store_bytes(const Float8 rows[4], uint8_t *out, ptrdiff_t stride)
-{
-    __m256i words[2];
-    for (int i = 0; i < 2; i++)
-        words[i] = _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)rows[2 * i]),
-                                      _mm256_cvtps_epi32((__m256)rows[2 * i + 1]));
-    /* Packing works in each half by itself: the left and right parts of a row have to be brought together. */
-    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words[0], words[1]),
-                                                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
-    _mm_storel_epi64((__m128i *)out, low);
-    _mm_storeh_pd((double *)(out + stride), _mm_castsi128_pd(low));
-    _mm_storel_epi64((__m128i *)(out + 2 * stride), high);
-    _mm_storeh_pd((double *)(out + 3 * stride), _mm_castsi128_pd(high));
-}
-
-ALWAYS_INLINE void float8_transpose(Float8 rows[8])
-{
-    __m256 pair[8], quad[8];
-    for (int i = 0; i < 4; i++) {
-        pair[2 * i] = _mm256_unpacklo_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
-        pair[2 * i + 1] = _mm256_unpackhi_ps((__m256)rows[2 * i], (__m256)rows[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++)
-        for (int j = 0; j < 2; j++) {
-            quad[4 * i + 2 * j] = _mm256_shuffle_ps(pair[4 * i + j], pair[4 * i + j + 2], 0x44);
-            quad[4 * i + 2 * j + 1] = _mm256_shuffle_ps(pair[4 * i + j], pair[4 * i + j + 2], 0xee);
-        }
-    for (int i = 0; i < 4; i++) {
-        rows[i] = (Float8)_mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20);
-        rows[i + 4] = (Float8)_mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
-    }
-}
 
 /* Integer registers of the widest kind, and the instructions on them, which work in each part of 16 bytes by
  * itself: the same code serves both widths. */
@@ -188,35 +140,6 @@ ALWAYS_INLINE void bytes_store_transposed(const Int16s columns[16], uint8_t *out
 #else
 
 ALWAYS_INLINE Int16s int16_all_of_pair(uint32_t pair) { return int16_all((int16_t)pair); }
-
-ALWAYS_INLINE Float8 float8_from_int16(const int16_t *p)
-{
-    return (Float8){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]};
-}
-
-ALWAYS_INLINE void float8_store_bytes(const Float8 rows[4], uint8_t *out, ptrdiff_t stride)
-{
-    for (int row = 0; row < 4; row++)
-        for (int i = 0; i < 8; i++) {
-            float value = rows[row][i];
-            value = value > 0 && value < 2147483648.0f ? value : 0;
-            /* Adding 1.5 * 2^23 leaves the integer, rounded half to even, in the low bits of the float. */
-            value = (value < 255 ? value : 255) + 12582912.0f;
-            uint32_t bits;
-            memcpy(&bits, &value, 4);
-            out[row * stride + i] = (uint8_t)bits;
-        }
-}
-
-ALWAYS_INLINE void float8_transpose(Float8 rows[8])
-{
-    for (int i = 0; i < 8; i++)
-        for (int j = i + 1; j < 8; j++) {
-            float kept = rows[i][j];
-            rows[i][j] = rows[j][i];
-            rows[j][i] = kept;
-        }
-}
 
 ALWAYS_INLINE Int16s int16_from_bytes_q6(const uint8_t *p)
 {
