@@ -1,11 +1,11 @@
 """The exchange of images between nodes over MPI, through the engine of the wire.
 
 Who receives decides what travels. Every sender offers its next pieces to all its peers; they leave when the
-receiver has posted a receive for them. A rank posts few at a time, over all peers and windows: so no
-port is flooded, all peers come forward alike, and what is on its way when gradients begin is soon through.
-While gradients are in flight it asks for a piece only now and then. A rank that waits for images has no
-gradients in flight, so it asks at full speed. Images are gathered from the node's memory piece by piece and
-arrive in place.
+receiver has posted a receive for them. A rank posts few at a time and as many for each peer: so all ports are
+busy alike, none is flooded, and what is on its way when gradients begin is soon through.
+While gradients are in flight it asks for a piece only now and then, and in the gaps between them for less
+than else. A rank that waits for images has no gradients in flight, so it soon asks at full speed. Images are
+gathered from the node's memory piece by piece and arrive in place.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ from distrain.data.nodes.window import Incoming, Outgoing
 from distrain.errors import CommError
 
 PIECE_BYTES = 256 << 10  # 2 ms of a link of 1 Gbit/s; far below the 2**31 of MPI's counts
-EXPECTED = 8  # pieces that a rank asks for at the same time
-EXPECTED_OF_PEER = 4  # of them of one peer and window, so that a late peer holds up no other
+EXPECTED = 24  # pieces that a rank asks for at the same time
+EXPECTED_OF_PEER = 3  # of them of one peer, so that every peer has something to send at any time
 _OFFERED = 8  # copies of pieces on their way out of one window, over all peers, but one each at least
+# Of them to one peer. To accept a piece is a message that waits behind those on their way to its sender: of
+# two ranks that send each other much at once one stands still while the other sends (8: 56 % of the link).
+_OFFERED_TO_PEER = 2
 # Between two pieces while gradients are in flight: 5 MB/s, so that nothing starves.
 TRICKLE_SECONDS = 0.05
+# After gradients more are likely to come, and wait for what is on its way; so for a while it is little.
+GAP_SECONDS = 0.05
+EXPECTED_IN_GAP = 2
 # Open MPI looks at its TCP sockets in every eighth call only.
 _CALLS = 9
 
@@ -46,26 +52,43 @@ class Allowance:
 
     def __init__(self) -> None:
         self._taken = 0
-        self._last = float("-inf")
+        self._of_peer: dict[int, int] = {}
+        self._behind, self._now = False, 0.0
+        self._taken_at = self._gradients_at = float("-inf")
 
-    def take(self, behind: bool, now: float) -> bool:
-        """Return whether one more piece may be asked for, and count it.
+    def look(self, behind: bool, now: float) -> None:
+        """Say what holds until this is called again.
 
         Args:
             behind: gradients are in flight.
             now: seconds of a clock.
         """
-        if self._taken >= EXPECTED:
-            return False
-        if behind and (self._taken or now - self._last < TRICKLE_SECONDS):
-            return False
-        self._taken += 1
-        self._last = now
-        return True
+        self._behind, self._now = behind, now
+        if behind:
+            self._gradients_at = now
 
-    def give(self) -> None:
+    def of(self, peer: int) -> int:
+        """Return how many pieces of a peer have been asked for and have not come."""
+        return self._of_peer.get(peer, 0)
+
+    def take(self, peer: int) -> bool:
+        """Return whether one more piece of a peer may be asked for, and count it."""
+        if self._behind:
+            allowed = not self._taken and self._now - self._taken_at >= TRICKLE_SECONDS
+        else:
+            is_gap = self._now - self._gradients_at < GAP_SECONDS
+            allowed = self._taken < (EXPECTED_IN_GAP if is_gap else EXPECTED)
+        if allowed and self.of(peer) < EXPECTED_OF_PEER:
+            self._taken += 1
+            self._of_peer[peer] = self.of(peer) + 1
+            self._taken_at = self._now
+            return True
+        return False
+
+    def give(self, peer: int) -> None:
         """Say that a piece has come."""
         self._taken -= 1
+        self._of_peer[peer] -= 1
 
 
 class SwapOperation:
@@ -104,7 +127,7 @@ class SwapOperation:
 
     def start(self) -> None:
         """Offer the first pieces, and ask for some."""
-        each = max(1, _OFFERED // max(1, len(self._outgoing)))
+        each = max(1, min(_OFFERED_TO_PEER, _OFFERED // max(1, len(self._outgoing))))
         for peer in tuple(self._outgoing):
             for _ in range(each):
                 self._offer(peer)
@@ -156,16 +179,13 @@ class SwapOperation:
         self._meant.append((peer, False, copy))
 
     def _ask(self) -> None:
-        """Post receives, as many as may be, for the peers of whom most is missing."""
+        """Post receives, as many as may be: of the peers who were asked for least, then who owe most."""
+        allowance = self._allowance
+        allowance.look(self.is_behind, time.perf_counter())
         while self._incoming:
-            free = [
-                (len(p), peer)
-                for peer, p in self._incoming.items()
-                if self._expected[peer] < EXPECTED_OF_PEER
-            ]
-            if not free or not self._allowance.take(self.is_behind, time.perf_counter()):
+            peer = min(self._incoming, key=lambda peer: (allowance.of(peer), -len(self._incoming[peer])))
+            if not allowance.take(peer):
                 return
-            _, peer = max(free)
             memory = self._incoming[peer].popleft()
             if not self._incoming[peer]:
                 del self._incoming[peer]
@@ -175,7 +195,7 @@ class SwapOperation:
 
     def _take_in(self, sender: int, memory: np.ndarray, status: MPI.Status) -> None:
         self._expected[sender] -= 1
-        self._allowance.give()
+        self._allowance.give(sender)
         if status.Get_count(MPI.BYTE) != memory.size:
             raise CommError(
                 self.kind,

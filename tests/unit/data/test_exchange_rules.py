@@ -15,6 +15,9 @@ pytest.importorskip("mpi4py.MPI")
 
 from distrain.data.exchange import (
     EXPECTED,
+    EXPECTED_IN_GAP,
+    EXPECTED_OF_PEER,
+    GAP_SECONDS,
     PIECE_BYTES,
     TRICKLE_SECONDS,
     Allowance,
@@ -27,37 +30,46 @@ from distrain.data.nodes.routes import Route, Routes
 from distrain.data.nodes.window import Window
 from distrain.data.store import Store
 
+PEERS = 12
 EVENTS = st.lists(
-    st.tuples(st.booleans(), st.booleans(), st.floats(0, 2 * TRICKLE_SECONDS)), min_size=1, max_size=60
+    st.tuples(st.booleans(), st.booleans(), st.integers(0, PEERS - 1), st.floats(0, 2 * TRICKLE_SECONDS)),
+    min_size=1,
+    max_size=80,
 )
 
 
 @given(EVENTS)
 def test_pieces_asked_for_are_few_and_hardly_any_behind_gradients(
-    events: list[tuple[bool, bool, float]],
+    events: list[tuple[bool, bool, int, float]],
 ) -> None:
-    """Each event: whether a piece comes first, whether gradients are in flight, and the time that passes."""
-    allowance, taken, last, now = Allowance(), 0, -1.0, 0.0
-    for comes, behind, passed in events:
+    """Each event: whether a piece comes first, whether gradients are in flight, a peer, seconds that pass."""
+    allowance, taken, last, gradients, now = Allowance(), [0] * PEERS, -1.0, -1.0, 0.0
+    for comes, behind, peer, passed in events:
         now += passed
-        if comes and taken:
-            allowance.give()
-            taken -= 1
-        given_out = allowance.take(behind, now)
-        if given_out and behind:
-            assert taken == 0 and (last < 0 or now - last >= TRICKLE_SECONDS)
-        assert given_out or taken == EXPECTED or behind  # without gradients only the count limits
-        if given_out:
-            taken, last = taken + 1, now
-        assert taken <= EXPECTED
+        gradients = now if behind else gradients
+        if comes and taken[peer]:
+            allowance.give(peer)
+            taken[peer] -= 1
+        allowance.look(behind, now)
+        is_gap = gradients >= 0 and now - gradients < GAP_SECONDS
+        if behind:
+            expected = sum(taken) == 0 and (last < 0 or now - last >= TRICKLE_SECONDS)
+        else:
+            expected = sum(taken) < (EXPECTED_IN_GAP if is_gap else EXPECTED)
+        expected = expected and taken[peer] < EXPECTED_OF_PEER
+        assert allowance.take(peer) == expected
+        if expected:
+            taken[peer], last = taken[peer] + 1, now
+        assert allowance.of(peer) == taken[peer] <= EXPECTED_OF_PEER and sum(taken) <= EXPECTED
 
 
 def test_nothing_starves_behind_gradients_that_never_end() -> None:
     allowance = Allowance()
     came = 0
     for tick in range(1000):
-        if allowance.take(behind=True, now=tick * TRICKLE_SECONDS / 4):
-            allowance.give()
+        allowance.look(behind=True, now=tick * TRICKLE_SECONDS / 4)
+        if allowance.take(0):
+            allowance.give(0)
             came += 1
     assert 190 <= came <= 250  # one in four ticks, or in five where fractions of a second round down
 
