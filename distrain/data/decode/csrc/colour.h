@@ -34,28 +34,72 @@ ALWAYS_INLINE void colour_tile(Int16s components[3][TILE], int kind, uint8_t *ou
         bytes_store_transposed(rgb + TILE * part, out + TILE * part, stride);
 }
 
-/* out: uint8 [height, width, 3]. */
-static void finish(const HalfResized *half, int kind, int width, int height, uint8_t *out)
+/* Rows of a source that are fetched from main memory ahead of their use. */
+typedef struct {
+    int done, end; /* rows [done, end) are left to be fetched */
+} Ahead;
+
+/* Where the rows end that outputs [output, output + VECTOR) read. */
+static int rows_end(const Taps *rows, int output)
 {
-    int planes = kind == COLOUR_GREY ? 1 : 3;
-    ptrdiff_t row_size = 3 * (ptrdiff_t)width;
-    for (int top = 0; top < height; top += VECTOR)
-        for (int left = 0; left < width; left += TILE) {
-            Int16s components[3][TILE];
-            for (int i = 0; i < planes; i++)
-                resample_columns(half->data[i] + top, half->stride, half->columns[i], left, components[i]);
-            uint8_t *place = out + top * row_size + 3 * left;
-            if (top + VECTOR <= height && left + TILE <= width) {
-                colour_tile(components, kind, place, row_size);
-                continue;
+    output += VECTOR - 1;
+    return rows->start[output < rows->outputs ? output : rows->outputs - 1] + rows->count;
+}
+
+/* Start loading up to `most` rows. */
+static void fetch_rows(const Source *source, Ahead *ahead, int most)
+{
+    for (; most > 0 && ahead->done < ahead->end; most--, ahead->done++)
+        for (int x = 0; x < source->width; x += 64)
+            __builtin_prefetch(source->first + ahead->done * source->stride + x);
+}
+
+/* The passes of a tile of pixels, VECTOR x TILE, after the pass over rows; then its colours. */
+static void finish_tile(const Resize *resize, int left, int rows, int columns, uint8_t *out, ptrdiff_t row_size)
+{
+    bool pixels = resize->kind == COLOUR_PIXELS;
+    Int16s components[3][TILE];
+    for (int i = 0; i < (resize->kind == COLOUR_GREY ? 1 : 3); i++) {
+        const int16_t *half = pixels ? resize->sources[0].half + i * VECTOR : resize->sources[i].half;
+        resample_columns(half, pixels ? 3 * VECTOR : VECTOR, resize->columns[i], left, components[i]);
+    }
+    if (rows == VECTOR && columns == TILE) {
+        colour_tile(components, resize->kind, out, row_size);
+        return;
+    }
+    uint8_t whole[3 * VECTOR * TILE]; /* at the borders: never write past the picture */
+    colour_tile(components, resize->kind, whole, 3 * TILE);
+    for (int row = 0; row < rows; row++)
+        memcpy(out + row * row_size, whole + 3 * TILE * row, 3 * (size_t)columns);
+}
+
+static int at_most(int value, int most) { return value < most ? value : most; }
+
+/* out: uint8 [height, width, 3]. */
+static void resize(const Resize *resize, int width, int height, uint8_t *out)
+{
+    int sources = resize->kind == COLOUR_YCC || resize->kind == COLOUR_RGB ? 3 : 1;
+    int tiles = (width + TILE - 1) / TILE;
+    Ahead ahead[MAX_COMPONENTS] = {{0, 0}};
+    for (int top = 0; top < height; top += VECTOR) {
+        int shares[MAX_COMPONENTS] = {0};
+        for (int i = 0; i < sources; i++) {
+            const Source *source = &resize->sources[i];
+            if (resize->is_far) { /* what this tile needs at once, that of the next one bit by bit */
+                ahead[i].end = rows_end(source->rows, top);
+                fetch_rows(source, &ahead[i], ahead[i].end);
+                ahead[i].end = rows_end(source->rows, top + VECTOR);
+                shares[i] = (ahead[i].end - ahead[i].done + tiles - 1) / tiles;
             }
-            uint8_t whole[3 * VECTOR * TILE]; /* at the borders: never write past the picture */
-            colour_tile(components, kind, whole, 3 * TILE);
-            int rows = top + VECTOR <= height ? VECTOR : height - top;
-            int columns = left + TILE <= width ? TILE : width - left;
-            for (int row = 0; row < rows; row++)
-                memcpy(place + row * row_size, whole + 3 * TILE * row, 3 * (size_t)columns);
+            resample_rows(source, top);
         }
+        for (int left = 0; left < width; left += TILE) {
+            for (int i = 0; i < sources; i++)
+                fetch_rows(&resize->sources[i], &ahead[i], shares[i]);
+            finish_tile(resize, left, at_most(height - top, VECTOR), at_most(width - left, TILE),
+                        out + 3 * ((ptrdiff_t)top * width + left), 3 * (ptrdiff_t)width);
+        }
+    }
 }
 
 #endif

@@ -101,21 +101,14 @@ static Status reserve_planes(Decoder *decoder, const Frame *frame, McuRange regi
     return STATUS_OK;
 }
 
-/* The pass over rows of one plane. The result has a row of rows->outputs for each column. */
-Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
-                      const Taps *columns, HalfResized *half)
+Status set_source(Decoder *decoder, Resize *resize, int number, const uint8_t *first, ptrdiff_t stride, int width,
+                  const Taps *rows)
 {
-    int width = columns->last - columns->first;
-    int16_t *out = (int16_t *)buffer_reserve(
-        &decoder->half[component], (size_t)round_up(width, LANES) * (size_t)rows->outputs * sizeof(int16_t));
-    if (out == NULL)
+    int16_t *half = (int16_t *)buffer_reserve(&decoder->half[number],
+                                              (size_t)round_up(width, LANES) * LANES * sizeof(int16_t));
+    if (half == NULL)
         return STATUS_NO_MEMORY;
-    const uint8_t *first = plane->data + (ptrdiff_t)(rows->first - plane->top) * plane->stride +
-                           (columns->first - plane->left);
-    decoder->kernel->resample_rows(first, plane->stride, width, rows, out);
-    half->data[component] = out;
-    half->columns[component] = columns;
-    half->stride = rows->outputs;
+    resize->sources[number] = (Source){first, stride, width, rows, half};
     return STATUS_OK;
 }
 
@@ -142,7 +135,6 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     Scan scan;
     Plane planes[MAX_COMPONENTS];
     const Taps *rows[MAX_COMPONENTS], *columns[MAX_COMPONENTS];
-    HalfResized half;
     Status status = open_image(decoder, bytes, size, &frame, &scan);
     if (status != STATUS_OK)
         return status;
@@ -155,13 +147,17 @@ static Status decode_image(Decoder *decoder, const uint8_t *bytes, size_t size, 
     status = reserve_planes(decoder, &frame, region, planes);
     if (status == STATUS_OK)
         status = decoder->kernel->decode_region(&frame, &scan, region, planes);
-    for (int i = 0; status == STATUS_OK && i < frame.components; i++)
-        status = resample_plane(decoder, i, &planes[i], rows[i], columns[i], &half);
-    if (status != STATUS_OK)
-        return status;
-    int kind = frame.components == 1 ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC;
-    decoder->kernel->finish(&half, kind, width, height, out);
-    return STATUS_OK;
+    Resize resize = {.kind = frame.components == 1 ? COLOUR_GREY : frame.is_rgb ? COLOUR_RGB : COLOUR_YCC};
+    for (int i = 0; status == STATUS_OK && i < frame.components; i++) {
+        const Plane *plane = &planes[i];
+        const uint8_t *first = plane->data + (ptrdiff_t)(rows[i]->first - plane->top) * plane->stride +
+                               (columns[i]->first - plane->left);
+        resize.columns[i] = columns[i];
+        status = set_source(decoder, &resize, i, first, plane->stride, columns[i]->last - columns[i]->first, rows[i]);
+    }
+    if (status == STATUS_OK)
+        decoder->kernel->resize(&resize, width, height, out);
+    return status;
 }
 
 /* Which kernels a decoder may use; library.py knows these numbers. */

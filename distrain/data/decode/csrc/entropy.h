@@ -47,7 +47,7 @@ ALWAYS_INLINE uint64_t load_big_endian(const uint8_t *p)
     return value;
 }
 
-/* Afterwards at least 56 bits are available: enough for two AC symbols of 26 bits.
+/* Afterwards at least 56 bits are available: enough for two AC symbols of 26 bits, or a DC symbol of 27 and one.
  *
  * limit: the last place from which 8 bytes may be loaded; a reader that runs over its end stays there,
  * and reader_overrun tells. NULL where the caller knows that the end is far. */

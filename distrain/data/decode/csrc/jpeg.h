@@ -9,7 +9,7 @@
  *   idct.h      coefficients -> 8 x 8 samples
  *   kernel.c    the blocks that a crop needs -> one plane of samples a component
  *   taps.h      crop and output size -> weights of the resize
- *   resample.h  planes -> planes of the output's size (antialiased); colour.h -> RGB
+ *   resample.h  planes -> planes of the output's size (antialiased), in tiles; colour.h -> RGB
  *   decoder.c   one image from end to end, and the functions that Python calls
  *   raw.c       the same for pictures that are stored as pixels, RGB or YCbCr
  *
@@ -147,12 +147,24 @@ typedef struct {
     bool smooth;                 /* whether libjpeg would enlarge such a component with its triangle filter */
 } Axis;
 
-/* Components after the pass over rows, transposed: data[i] is int16, one row a source column. */
+/* Rows of samples that a resize reads, and room for what the pass over rows makes of them. */
 typedef struct {
-    const int16_t *data[3];
-    const Taps *columns[3]; /* of the pass that is left */
-    ptrdiff_t stride;       /* between rows of data, in samples */
-} HalfResized;
+    const uint8_t *first; /* the first sample that is read */
+    ptrdiff_t stride;
+    int width;            /* samples of a row that are read; LANES - 1 more are readable */
+    const Taps *rows;
+    int16_t *half;        /* room for int16 [width rounded up to LANES][LANES] */
+} Source;
+
+enum { COLOUR_YCC, COLOUR_RGB, COLOUR_GREY, COLOUR_PIXELS };
+
+/* A resize of one picture. */
+typedef struct {
+    int kind; /* COLOUR_YCC, COLOUR_RGB: three sources; COLOUR_GREY: one; COLOUR_PIXELS: one of interleaved RGB */
+    Source sources[MAX_COMPONENTS];
+    const Taps *columns[MAX_COMPONENTS]; /* of each component */
+    bool is_far;                         /* the samples come from main memory: they are fetched ahead */
+} Resize;
 
 /* The hot functions, one set a processor family. */
 typedef struct {
@@ -160,11 +172,8 @@ typedef struct {
     Status (*decode_region)(const Frame *, const Scan *, McuRange, const Plane *);
     Status (*index_scan)(const Frame *, const Scan *, uint8_t *checkpoints);
     Status (*taps_build)(const Axis *, TapStore *full, TapStore *half);
-    void (*resample_rows)(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *, int16_t *out);
-    void (*finish)(const HalfResized *, int kind, int width, int height, uint8_t *out);
+    void (*resize)(const Resize *, int width, int height, uint8_t *out);
 } Kernel;
-
-enum { COLOUR_YCC, COLOUR_RGB, COLOUR_GREY };
 
 extern const Kernel kernel_portable;
 extern const Kernel kernel_avx2, kernel_avx512; /* only linked on x86-64 */
@@ -190,9 +199,9 @@ uint8_t *buffer_reserve(Buffer *buffer, size_t size);
 Status frame_taps(Decoder *decoder, const Frame *frame, const int32_t crop[4], bool mirror, int width,
                   int height, const Taps *rows[], const Taps *columns[]);
 
-/* decoder.c: the pass over rows of one plane. The result has a row of rows->outputs for each column. */
-Status resample_plane(Decoder *decoder, int component, const Plane *plane, const Taps *rows,
-                      const Taps *columns, HalfResized *half);
+/* decoder.c: set a source of a resize: rows of `width` samples. */
+Status set_source(Decoder *decoder, Resize *resize, int number, const uint8_t *first, ptrdiff_t stride, int width,
+                  const Taps *rows);
 
 /* header.c */
 Status header_read(Decoder *decoder, const uint8_t *bytes, size_t size, Frame *frame);

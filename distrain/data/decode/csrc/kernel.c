@@ -227,5 +227,4 @@ static Status index_scan(const Frame *frame, const Scan *scan, uint8_t *checkpoi
     return STATUS_OK;
 }
 
-const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, taps_build, resample_rows,
-                                finish};
+const Kernel KERNEL_VARIABLE = {KERNEL_NAME, decode_region, index_scan, taps_build, resize};

@@ -23,15 +23,6 @@ typedef struct {
     int layout, width, height;
 } Wanted;
 
-/* Start loading the crop into the cache. Raw pictures come from main memory, and the pass over rows reads
- * narrow strips: row by row, as here, the memory delivers twice as fast. */
-static void fetch_rows(const uint8_t *first, size_t used, ptrdiff_t stride, int rows)
-{
-    for (int y = 0; y < rows; y++)
-        for (size_t x = 0; x < used; x += 64)
-            __builtin_prefetch(first + y * stride + x);
-}
-
 /* The first byte of the crop. Vector loops read up to LANES - 1 bytes behind a row: where the picture
  * ends there, the crop is copied first. */
 static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int width, int height,
@@ -41,10 +32,8 @@ static const uint8_t *crop_bytes(Decoder *decoder, const uint8_t *pixels, int wi
     size_t start = (size_t)crop[1] * row + (size_t)crop[0] * COLOURS, used = (size_t)crop[2] * COLOURS;
     size_t end = start + (size_t)(crop[3] - 1) * row + used;
     *stride = (ptrdiff_t)row;
-    if (end + LANES <= size) {
-        fetch_rows(pixels + start, used, *stride, crop[3]);
+    if (end + LANES <= size)
         return pixels + start;
-    }
     uint8_t *copy = buffer_reserve(&decoder->scan, used * (size_t)crop[3] + LANES);
     if (copy == NULL)
         return NULL;
@@ -65,21 +54,15 @@ static Status resize_rgb(Decoder *decoder, const uint8_t *pixels, int source_wid
     if (status != STATUS_OK)
         return status;
     const Taps *rows = &decoder->rows[0].taps, *columns = &decoder->columns[0].taps;
-    int row_bytes = crop[2] * COLOURS;
     ptrdiff_t stride;
     const uint8_t *first = crop_bytes(decoder, pixels, source_width, source_height, crop, &stride);
-    int16_t *half = (int16_t *)buffer_reserve(
-        &decoder->half[0], (size_t)round_up(row_bytes, LANES) * (size_t)rows->outputs * sizeof(int16_t));
-    if (first == NULL || half == NULL)
+    if (first == NULL)
         return STATUS_NO_MEMORY;
-    decoder->kernel->resample_rows(first, stride, row_bytes, rows, half);
-    HalfResized halves = {.stride = (ptrdiff_t)COLOURS * rows->outputs};
-    for (int i = 0; i < COLOURS; i++) {
-        halves.data[i] = half + (ptrdiff_t)i * rows->outputs;
-        halves.columns[i] = columns;
-    }
-    decoder->kernel->finish(&halves, COLOUR_RGB, wanted->width, wanted->height, out);
-    return STATUS_OK;
+    Resize resize = {.kind = COLOUR_PIXELS, .columns = {columns, columns, columns}, .is_far = true};
+    status = set_source(decoder, &resize, 0, first, stride, crop[2] * COLOURS, rows);
+    if (status == STATUS_OK)
+        decoder->kernel->resize(&resize, wanted->width, wanted->height, out);
+    return status;
 }
 
 static Status resize_yuv420(Decoder *decoder, const uint8_t *samples, int source_width, int source_height,
@@ -88,18 +71,17 @@ static Status resize_yuv420(Decoder *decoder, const uint8_t *samples, int source
     Frame frame = {.width = source_width, .height = source_height, .components = 3, .h = 2, .v = 2};
     const Taps *rows[MAX_COMPONENTS], *columns[MAX_COMPONENTS];
     Status status = frame_taps(decoder, &frame, crop, mirror, wanted->width, wanted->height, rows, columns);
-    HalfResized half;
+    Resize resize = {.kind = COLOUR_YCC, .is_far = true};
     for (int i = 0; status == STATUS_OK && i < COLOURS; i++) {
         int width = i == 0 ? source_width : (source_width + 1) / 2;
         int height = i == 0 ? source_height : (source_height + 1) / 2;
-        Plane plane = {.data = (uint8_t *)samples, .stride = width, .width = width, .height = height};
-        fetch_rows(samples + (ptrdiff_t)rows[i]->first * width + columns[i]->first,
-                   (size_t)(columns[i]->last - columns[i]->first), width, rows[i]->last - rows[i]->first);
-        status = resample_plane(decoder, i, &plane, rows[i], columns[i], &half);
+        const uint8_t *first = samples + (ptrdiff_t)rows[i]->first * width + columns[i]->first;
+        resize.columns[i] = columns[i];
+        status = set_source(decoder, &resize, i, first, width, columns[i]->last - columns[i]->first, rows[i]);
         samples += (size_t)width * (size_t)height;
     }
     if (status == STATUS_OK)
-        decoder->kernel->finish(&half, COLOUR_YCC, wanted->width, wanted->height, out);
+        decoder->kernel->resize(&resize, wanted->width, wanted->height, out);
     return status;
 }
 

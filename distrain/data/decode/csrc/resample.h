@@ -1,9 +1,12 @@
-/* Antialiased resize of one plane, as two passes of the same kind.
+/* Antialiased resize, as two passes of the same kind.
  *
  * A pass combines whole rows, many columns at a time and without any shuffling. The pass over rows writes
  * its result transposed, so that what were columns are rows in the pass over columns; colour.h turns
  * the picture back. Samples have 6 bits of fraction in an int16: sums of weights that add up to 1
- * cannot overflow. */
+ * cannot overflow.
+ *
+ * Both passes go over a tile of VECTOR rows of the picture before the next one: what lies between them stays in
+ * the first-level cache. */
 #ifndef DISTRAIN_RESAMPLE_H
 #define DISTRAIN_RESAMPLE_H
 
@@ -37,30 +40,30 @@ ALWAYS_INLINE void resample_tile(const void *in, bool bytes, ptrdiff_t stride, c
     }
 }
 
-/* All outputs of VECTOR neighbouring columns. out: int16, VECTOR rows of taps->outputs each. */
-ALWAYS_INLINE void resample_strip(const uint8_t *in, ptrdiff_t stride, const Taps *taps, int count,
+/* Outputs [output, output + VECTOR) of VECTOR neighbouring columns. out: int16, a row of VECTOR for each column. */
+ALWAYS_INLINE void resample_strip(const uint8_t *in, ptrdiff_t stride, const Taps *taps, int count, int output,
                                   int16_t *out)
 {
-    for (int output = 0; output < taps->outputs; output += 8) {
+    for (int i = 0; i < VECTOR; i += 8) {
         Int16s rows[8];
-        resample_tile(in, true, stride, taps, count, output, 8, rows);
-        int16_store_transposed(rows, out + output, taps->outputs);
+        resample_tile(in, true, stride, taps, count, output + i, 8, rows);
+        int16_store_transposed(rows, out + i, VECTOR);
     }
 }
 
-/* The pass over rows. in: rows of at least `columns` rounded up to LANES bytes. out: int16, as many rows
- * of taps->outputs each. Strips of columns, rather than rows, because a strip of the input and its part
- * of the output stay in the first-level cache while all outputs are made. The usual numbers of taps
- * are constants, so that the compiler unrolls the sums (1.5 times faster). */
-static void resample_rows(const uint8_t *in, ptrdiff_t stride, int columns, const Taps *taps, int16_t *out)
+/* The pass over rows: outputs [output, output + VECTOR). The usual numbers of taps are constants, so that the
+ * compiler unrolls the sums (1.5 times faster). */
+static void resample_rows(const Source *source, int output)
 {
-    for (int column = 0; column < columns; column += VECTOR) {
-        int16_t *strip = out + (ptrdiff_t)column * taps->outputs;
+    const Taps *taps = source->rows;
+    for (int column = 0; column < source->width; column += VECTOR) {
+        const uint8_t *in = source->first + column;
+        int16_t *out = source->half + (ptrdiff_t)column * VECTOR;
         switch (taps->count) {
-        case 2: resample_strip(in + column, stride, taps, 2, strip); break;
-        case 3: resample_strip(in + column, stride, taps, 3, strip); break;
-        case 4: resample_strip(in + column, stride, taps, 4, strip); break;
-        default: resample_strip(in + column, stride, taps, taps->count, strip); break;
+        case 2: resample_strip(in, source->stride, taps, 2, output, out); break;
+        case 3: resample_strip(in, source->stride, taps, 3, output, out); break;
+        case 4: resample_strip(in, source->stride, taps, 4, output, out); break;
+        default: resample_strip(in, source->stride, taps, taps->count, output, out); break;
         }
     }
 }
