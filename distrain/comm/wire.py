@@ -29,6 +29,7 @@ from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
 from distrain.comm.supervision.board import board
 from distrain.comm.supervision.call import Call
+from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
 from distrain.errors import LaunchError
@@ -114,6 +115,7 @@ class Wire:
         self._calls = 0  # without those of `_quick`, which counts its own
         if self._quick is not None and members is not None:
             board.quick[members.key] = self._last_quick_call
+        self.is_clean = True  # False: messages may come that nobody will take
         self._roll: Roll | None = None
         if members is not None and settings.check and self.size > 1:
             self.first_user_tag += 1  # the tag between the halves is that of the notes
@@ -264,15 +266,21 @@ class Wire:
         return self._programs[id(plan)]
 
     def close(self) -> None:
-        """Free the communicator. To be called by all ranks of the group, when all is complete."""
+        """Free the communicator. To be called by all ranks of the group, when all is complete.
+
+        Where messages may still come it is kept: MPI would give them to a communicator made later.
+        """
         if self.direct is not None:
             self.direct.close()
         if self.comm != MPI.COMM_NULL:
             if self._roll is not None:
-                self.engine.call(self._roll.close)
+                farewell = Farewell(self._roll, self.comm.handle)
+                self.engine.wait(self.engine.submit(farewell))
+                self.is_clean = self.is_clean and farewell.is_clean
             if self.levels is not None:
                 self.engine.call(self.levels.close)
-            self.engine.call(self.comm.Free)
+            if self.is_clean:
+                self.engine.call(self.comm.Free)
             if self.members is not None:
                 board.end(self.members.key)
         if self.channel is not None:

@@ -73,6 +73,11 @@ class MonitoredBarrier(Operation):
             self._sending = [self._send(rank) for rank in range(1, self._size)]
         return bool(self._missing) or bool(MPI.Request.Testall(self._sending))
 
+    @property
+    def has_failed(self) -> bool:
+        """True if somebody did not come in time; messages of those may still come."""
+        return bool(self._missing)
+
     def raise_if_missing(self, members: Members | None = None) -> None:
         """Raise if somebody did not come. The phrases are those by which programs know gloo's errors.
 

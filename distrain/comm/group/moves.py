@@ -201,4 +201,5 @@ class Moves(Reductions):
             seconds = self._timeout_seconds
         operation = MonitoredBarrier(self._wire.comm, self._wire.tags.take(1), seconds, wait_all_ranks)
         self._submit(HostSide(), operation, []).wait()
+        self._wire.is_clean = self._wire.is_clean and not operation.has_failed
         operation.raise_if_missing(self._wire.members)

@@ -28,6 +28,8 @@ LATE_SECONDS = 0.25
 HEARING_SECONDS = 2.0
 # A rank may be done with these before others have called them, so it does not wait for a note.
 _ONE_WAY = ("broadcast", "gather", "scatter")
+# The last note of a rank: it makes no more calls in this group. Calls are numbered from 1.
+_FAREWELL = bytes(CALL_BYTES)
 
 
 class Roll:
@@ -49,6 +51,7 @@ class Roll:
         self._note = np.zeros(NOTE_BYTES, np.uint8)
         self._receive: MPI.Prequest | None = None
         self._sending: list[tuple[MPI.Request, bytes]] = []
+        self.is_over = False  # no more notes will come
 
     def enter(self, call: Call, late: bool) -> Guard:
         """Note a call of this rank; runs in the thread that makes it."""
@@ -62,7 +65,7 @@ class Roll:
 
     def tell(self, packed: bytes) -> None:
         """Send a note to the next rank, and listen to the one before."""
-        if self._receive is None:
+        if self._receive is None and not self.is_over:
             self._receive = self._comm.Recv_init([self._note, MPI.BYTE], self._before, self._tag)
             self._receive.Start()
         note = packed + _STEP.pack(-1 if board.step is None else board.step)
@@ -77,8 +80,12 @@ class Roll:
         """
         while self._receive is not None and self._receive.Test():
             note = self._note.tobytes()
-            self._receive.Start()
             packed = note[:CALL_BYTES]
+            if packed == _FAREWELL:
+                self._receive.Free()
+                self._receive, self.is_over = None, True
+                break
+            self._receive.Start()
             number = Call.number_of(packed)
             board.heard[self._members.key] = (self._before, packed, _STEP.unpack(note[CALL_BYTES:])[0])
             if number in self._own:
@@ -113,8 +120,12 @@ class Roll:
             )
         del self._own[number]
 
+    def take_leave(self) -> None:
+        """Tell the next rank that this was the last note."""
+        self.tell(_FAREWELL)
+
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, although notes may still come."""
         if self._receive is not None:
             self._receive.Cancel()
             self._receive.Wait()

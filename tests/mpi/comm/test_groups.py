@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from distrain.comm.supervision import farewell
 from distrain.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -128,3 +131,46 @@ def test_distributed_checkpoint(world: World, tmp_path_factory: pytest.TempPathF
     checkpoint.load(loaded, checkpoint_id=where[0])
     assert torch.equal(loaded["weights"], state["weights"]) and loaded["step"] == 3
     dist.barrier()
+
+
+@pytest.mark.parametrize("early", ["scatter", "broadcast"])
+def test_groups_that_follow_each_other_do_not_hear_of_each_other(world: World, early: str) -> None:
+    """Rank 0 leaves a collective early and ends its group, four times; then all sum r+1 in another: P(P+1)/2.
+
+    What the others have still sent in the ended group must not arrive in the next one.
+    """
+    for size in range(1, 5):
+        group = dist.new_group()
+        if world.rank != 0:
+            time.sleep(0.02)
+        tensor = torch.full((size,), float(world.rank))
+        if early == "scatter":
+            parts = [torch.full((size,), 7.0)] * world.size if world.rank == 0 else None
+            dist.scatter(tensor, parts, 0, group=group)
+            assert tensor.tolist() == [7.0] * size
+        else:
+            dist.broadcast(tensor, 0, group=group)
+            assert tensor.tolist() == [0.0] * size
+        dist.destroy_process_group(group)
+    group = dist.new_group()
+    for size in (7, 300_000):
+        tensor = torch.full((size,), world.rank + 1.0)
+        dist.all_reduce(tensor, group=group, async_op=True).wait()
+        assert tensor.unique().tolist() == [world.size * (world.size + 1) / 2]
+    dist.destroy_process_group(group)
+
+
+@pytest.mark.ranks(2, 3)
+def test_a_group_ends_although_another_rank_keeps_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 ends it; the others do so a little later, and all go on."""
+    monkeypatch.setattr(farewell, "FAREWELL_SECONDS", 0.1)
+    group = dist.new_group()
+    tensor = torch.full((3,), float(world.rank))
+    dist.broadcast(tensor, 0, group=group)
+    if world.rank == 0:
+        dist.destroy_process_group(group)
+    tensor = torch.full((3,), world.rank + 1.0)
+    dist.all_reduce(tensor)
+    assert tensor.tolist() == [world.size * (world.size + 1) / 2] * 3
+    if world.rank != 0:
+        dist.destroy_process_group(group)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from distrain.comm.buffers import Reduction
+from distrain.comm.supervision import farewell
 from distrain.comm.supervision.call import CALL_BYTES, KINDS, Call
+from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
 from distrain.errors import CommError
@@ -58,6 +60,7 @@ class Post:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.queue: list[bytes] = []
+        self.cancelled = self.freed = 0
 
     def Get_rank(self) -> int:
         return 1
@@ -83,6 +86,15 @@ class Post:
         assert (dest, tag) == (0, 5)
         self.sent.append(bytes(buffer[0]))
         return Sent()
+
+    def Cancel(self) -> None:
+        self.cancelled += 1
+
+    def Wait(self) -> None:
+        pass
+
+    def Free(self) -> None:
+        self.freed += 1
 
     def arrive(self, call: Call, step: int = -1) -> None:
         self.queue.append(call.pack() + step.to_bytes(4, "little", signed=True))
@@ -171,3 +183,54 @@ def test_what_compares_by_itself_sends_no_note_in_time(roll: Roll, post: Post) -
     assert not guard.may_end(False)
     assert guard.may_end(True)
     assert post.sent == []
+
+
+LAST_NOTE = bytes(CALL_BYTES) + b"\xff\xff\xff\xff"
+
+
+def test_a_group_ends_when_the_last_note_has_come(roll: Roll, post: Post) -> None:
+    mine = Call(1, "scatter", 4, torch.float32, root=0)
+    guard = roll.enter(mine, late=False)
+    guard.begin()
+    assert guard.may_end(True), "left early"
+    end = Farewell(roll, "g")
+    end.start()
+    assert post.sent == [mine.pack() + b"\xff\xff\xff\xff", LAST_NOTE]
+    assert not end.progress() and not end.is_clean
+    post.arrive(mine)
+    assert not end.progress() and not end.is_clean, "what was late has come, and more may"
+    post.queue.append(LAST_NOTE)
+    assert end.progress() and end.is_clean
+    assert (post.freed, post.cancelled) == (1, 0)
+
+
+def test_a_late_note_is_compared_at_the_end(roll: Roll, post: Post) -> None:
+    mine = Call(1, "scatter", 4, torch.float32, root=0)
+    roll.enter(mine, late=False).begin()
+    end = Farewell(roll, "g")
+    end.start()
+    post.arrive(mine._replace(count=5))
+    with pytest.raises(CommError, match="scatter of 5 elements"):
+        end.progress()
+
+
+def test_a_rank_that_does_not_end_its_group_is_not_waited_for(
+    roll: Roll, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its notes may still come, so this is no clean end."""
+    monkeypatch.setattr(farewell, "FAREWELL_SECONDS", 0.0)
+    end = Farewell(roll, "g")
+    end.start()
+    assert end.progress() and not end.is_clean
+    assert (post.freed, post.cancelled) == (1, 1)
+
+
+def test_calls_after_the_last_note_of_the_other_rank_are_told_still(roll: Roll, post: Post) -> None:
+    """Of those that need not wait for it."""
+    roll.enter(SUM, late=False).begin()
+    post.arrive(SUM)
+    post.queue.append(LAST_NOTE)
+    roll.listen()
+    guard = roll.enter(Call(2, "broadcast", 3, torch.float32, root=1), late=False)
+    guard.begin()
+    assert guard.may_end(True) and len(post.sent) == 2
