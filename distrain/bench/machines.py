@@ -94,7 +94,13 @@ class Machines:
         self.networks = tuple(f"{base}.{rail}.0/24" for rail in range(rails))
         self._base, self._rails, self._rate = base, rails, rate
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._spaces: dict[str, str] = {}  # network namespace of each machine that has started
         self._folder = Path(tempfile.mkdtemp(prefix="machines-"))
+        # Removes the folder when its pipe closes: at the end of this process, whatever ends it.
+        self._broom = subprocess.Popen(
+            ["sh", "-c", 'cat; rm -rf "$1"', "sh", str(self._folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
         self.agent = self._folder / "agent"
 
     def __enter__(self) -> Machines:
@@ -186,6 +192,7 @@ class Machines:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"machine {name} did not start")
             time.sleep(0.01)
+        self._spaces[name] = os.readlink(f"/proc/{process.pid}/ns/net")
 
     def _ip(self, name: str, lines: Sequence[str]) -> None:
         self.run(name, ["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
@@ -205,14 +212,15 @@ class Machines:
     def processes(self, name: str) -> list[int]:
         """Return the ids of the processes that run on a machine, beside the one that holds it."""
         holder = self._processes[name].pid
-        return [pid for pid in _processes_in(os.readlink(f"/proc/{holder}/ns/net")) if pid != holder]
+        return [pid for pid in _processes_in(self._spaces[name]) if pid != holder]
 
     def kill(self, name: str) -> None:
-        """Cut a machine's power: every process on it is killed at once."""
-        space = os.readlink(f"/proc/{self._processes[name].pid}/ns/net")
-        holder = self._processes.pop(name)
+        """Cut a machine's power: every process on it is killed at once. It may have died before."""
+        holder, space = self._processes.pop(name), self._spaces.pop(name, None)
+        holder.kill()
         for _ in range(100):
-            pids = [pid for pid in _processes_in(space) if pid != os.getpid()]
+            # One that has not started may still be in the namespace of this process: it has no entry.
+            pids = [] if space is None else _processes_in(space)
             if not pids:
                 break
             for pid in pids:
@@ -227,7 +235,7 @@ class Machines:
         """Switch everything off and remove what is left."""
         for name in list(self._processes):
             self.kill(name)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._broom.communicate()
 
 
 def _port(number: int, rail: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from distrain.comm.engine import Engine
@@ -30,6 +30,9 @@ class Guest(Protocol):
     def waiting_for(self) -> str:
         """Say in words who is missing."""
 
+    def missing_ranks(self) -> Sequence[int]:
+        """Return the ranks of the world that it may wait for."""
+
 
 class GuestOperation(Operation):
     """A `Guest` as the engine wants it."""
@@ -54,6 +57,10 @@ class GuestOperation(Operation):
     def waiting_for(self) -> str:
         """See `Operation.waiting_for`."""
         return self._guest.waiting_for()
+
+    def missing_ranks(self) -> Sequence[int]:
+        """See `Operation.missing_ranks`."""
+        return self._guest.missing_ranks()
 
 
 def submit_bulk(engine: Engine, guest: Guest) -> Completion:

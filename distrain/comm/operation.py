@@ -94,6 +94,10 @@ class Operation:
         """Say in words which peers and steps are missing; used by the stall report."""
         return "nothing that it could name"
 
+    def missing_ranks(self) -> Sequence[int]:
+        """Return the ranks of the world that it may wait for, where it is no collective of a group."""
+        return ()
+
 
 class Completion:
     """The submitter's end of an Operation: wait, look, or be called."""

@@ -151,11 +151,20 @@ class SwapOperation:
 
     def waiting_for(self) -> str:
         """Name the peers whose pieces are missing."""
-        missing = {peer for peer, count in self._expected.items() if count} | set(self._incoming)
-        takers = {peer for peer, comes, _ in self._meant if not comes} | set(self._outgoing)
+        missing, takers = self._missing(), self._takers()
         return f"images from ranks {sorted(missing)}" + (
             f", and ranks {sorted(takers)} to take theirs" if takers else ""
         )
+
+    def missing_ranks(self) -> list[int]:
+        """Return the peers whose pieces are missing, and those who have not taken theirs."""
+        return sorted(self._missing() | self._takers())
+
+    def _missing(self) -> set[int]:
+        return {peer for peer, count in self._expected.items() if count} | set(self._incoming)
+
+    def _takers(self) -> set[int]:
+        return {peer for peer, comes, _ in tuple(self._meant) if not comes} | set(self._outgoing)
 
     def _test(self) -> tuple[list[int], list[MPI.Status]]:
         statuses: list[MPI.Status] = []
@@ -205,7 +214,13 @@ class SwapOperation:
 
 
 class AgreeOperation:
-    """The largest number that any rank brings; an Operation of the engine."""
+    """The largest number that any rank brings; an Operation of the engine.
+
+    Args:
+        comm: communicator of these ranks.
+        members: their ranks in the world.
+        value: of this rank.
+    """
 
     kind = "agreement on exchanged images"
     algorithm = "MPI's own"
@@ -214,8 +229,9 @@ class AgreeOperation:
     moved = 0
     is_behind = False
 
-    def __init__(self, comm: MPI.Intracomm, value: int) -> None:
+    def __init__(self, comm: MPI.Intracomm, members: list[int], value: int) -> None:
         self.queue: Hashable = comm.handle
+        self._members = members
         self.result = np.empty(1, np.int64)
         self._comm = comm
         self._value = np.array([value], np.int64)
@@ -233,6 +249,10 @@ class AgreeOperation:
         """MPI does not tell who is missing."""
         return f"some of the {self._comm.size} ranks of the group of nodes"
 
+    def missing_ranks(self) -> list[int]:
+        """Return all others of the group."""
+        return [rank for number, rank in enumerate(self._members) if number != self._comm.rank]
+
 
 class MpiWire:
     """See `distrain.data.nodes.windows.Wire`. Made by all ranks together, before the engine owns MPI.
@@ -246,6 +266,7 @@ class MpiWire:
     def __init__(self, comm: MPI.Intracomm, group: int, submit: Submit) -> None:
         self._comm = comm.Dup()
         self._group = cast("MPI.Intracomm", comm.Split(group, comm.rank))
+        self._members: list[int] = self._group.allgather(comm.rank)
         self._submit = submit
         self._swaps = 0
         self._allowance = Allowance()
@@ -264,7 +285,7 @@ class MpiWire:
 
     def largest(self, value: int) -> Callable[[], int]:
         """See `Wire.largest`."""
-        operation = AgreeOperation(self._group, value)
+        operation = AgreeOperation(self._group, self._members, value)
         completion = self._submit(operation)
 
         def wait() -> int:

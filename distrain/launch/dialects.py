@@ -191,7 +191,7 @@ def _travelling(env: Mapping[str, str], environ: Mapping[str, str]) -> list[str]
     inherited = [
         name
         for name in environ
-        if name in ("LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS")
+        if name in ("LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS", "DISTRAIN_FAULT")
         or name.startswith(("NCCL_", "UCX_", "MPI4PY_"))
     ]
     # OMPI_MCA_* is passed on by mpirun itself

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from distrain.bench import machines as emulated
 from distrain.bench.machines import Machines
 from distrain.data.order import EpochOrder
 from distrain.launch import mpi
-from tests.cluster.support import launch
+from tests.cluster.support import assert_nothing_runs, launch
 
 COUNT, GLOBAL_BATCH, STEPS = 128, 16, 8  # images, images of a step, steps of an epoch
 RECIPE = """
@@ -175,11 +174,7 @@ def test_a_rank_that_dies_while_loading_ends_the_job_and_leaves_nothing(
     assert job.returncode != 0, job.stderr
     assert "the job ended with exit code" in job.stderr.rstrip().splitlines()[-1]
     assert not (project.run / "result.json").exists()
-    until = time.monotonic() + 20
-    while any(four.processes(name) for name in four.names) and time.monotonic() < until:
-        time.sleep(0.1)
-    # Memory without a name ends with the processes that have it.
-    assert {name: four.processes(name) for name in four.names} == {name: [] for name in four.names}
+    assert_nothing_runs(four)  # memory without a name ends with the processes that have it
     left = {name: set(files(four, name)) - before[name] for name in four.names}
     assert not any(left.values()), left
     assert not [line for line in job.stderr.splitlines() if "Traceback" in line]

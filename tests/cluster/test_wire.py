@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,9 @@ import pytest
 
 from distrain.bench.machines import Machines, why_not
 from distrain.launch import mpi
-from distrain.launch.dialects import hostfile_text
-from distrain.launch.hosts import Host
-from distrain.launch.job import Job
+from tests.cluster.support import SECONDS, begin, outcome
 
 HOSTS = 3
-SECONDS = 90
 PROGRAM = """
 import os, pathlib, sys
 import torch, torch.distributed as dist
@@ -62,26 +58,9 @@ def hosts() -> Iterator[Machines]:
         yield made
 
 
-def begin(hosts: Machines, folder: Path, different: str = "") -> subprocess.Popen[str]:
+def start(hosts: Machines, folder: Path, different: str = "") -> subprocess.Popen[str]:
     """Start a rank on each host; they sum until something breaks."""
-    (folder / "program.py").write_text(PROGRAM)
-    listed = tuple(Host(name, 1) for name in hosts.names)
-    (folder / "hosts").write_text(hostfile_text(mpi.find().dialect, listed))
-    command = mpi.find().command(
-        Job(
-            command=(sys.executable, str(folder / "program.py"), str(folder), different),
-            np=HOSTS, crowded=True, as_root=True, place="hosts", hosts=listed,
-            hostfile=str(folder / "hosts"), extra=hosts.starter_args(mpi.find().name),
-            env={"DISTRAIN_WORLD_SIZE": str(HOSTS), "OMP_NUM_THREADS": "1"},
-        )
-    )  # fmt: skip
-    return subprocess.Popen(
-        hosts.entering("h0", command.argv),
-        env={**os.environ, **command.env},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return begin(hosts, folder, PROGRAM, different)
 
 
 def wait_for(path: Path, job: subprocess.Popen[str]) -> None:
@@ -92,18 +71,8 @@ def wait_for(path: Path, job: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def outcome(job: subprocess.Popen[str]) -> str:
-    """Return what the job said; it must end by itself, and not with success."""
-    try:
-        text = job.communicate(timeout=SECONDS)[1]
-    finally:
-        job.kill()
-    assert job.returncode != 0, text
-    return text
-
-
 def test_a_cut_cable_is_reported_and_ends_the_job(hosts: Machines, tmp_path: Path) -> None:
-    job = begin(hosts, tmp_path)
+    job = start(hosts, tmp_path)
     wait_for(tmp_path / "going", job)
     hosts.plug("h2", rail=1, up=False)
     try:
@@ -116,7 +85,7 @@ def test_a_cut_cable_is_reported_and_ends_the_job(hosts: Machines, tmp_path: Pat
 
 
 def test_a_stopped_rank_is_named_and_ends_the_job(hosts: Machines, tmp_path: Path) -> None:
-    job = begin(hosts, tmp_path)
+    job = start(hosts, tmp_path)
     wait_for(tmp_path / "going", job)
     pid = int((tmp_path / "pid2").read_text())
     os.kill(pid, signal.SIGSTOP)
@@ -126,7 +95,7 @@ def test_a_stopped_rank_is_named_and_ends_the_job(hosts: Machines, tmp_path: Pat
 
 
 def test_a_rank_in_an_endless_loop_is_named_with_its_line(hosts: Machines, tmp_path: Path) -> None:
-    text = outcome(begin(hosts, tmp_path, "loop"))
+    text = outcome(start(hosts, tmp_path, "loop"))
     assert "rank 2 on h2" in text and "while True:" in text, text
     assert "ending the job" in text, text
 
@@ -143,7 +112,7 @@ def test_a_rank_in_an_endless_loop_is_named_with_its_line(hosts: Machines, tmp_p
 def test_ranks_that_disagree_are_named_at_once(
     hosts: Machines, tmp_path: Path, different: str, ours: str, theirs: str
 ) -> None:
-    text = outcome(begin(hosts, tmp_path, different))
+    text = outcome(start(hosts, tmp_path, different))
     lines = [line for line in text.splitlines() if "collective number" in line and "called" in line]
     assert lines, text
     assert "rank 2 on h2" in lines[0] and ours in lines[0] and theirs in lines[0], text

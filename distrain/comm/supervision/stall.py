@@ -10,17 +10,21 @@ from distrain.comm.supervision.board import board
 from distrain.comm.supervision.inquiry import Answer, Inquiry
 from distrain.comm.supervision.members import Members, name
 
+_STACKS = 4  # shown of ranks that answer, where nothing tells which of them is late
+
 
 def inquire(inquiry: Inquiry, completion: Completion) -> str:
     """Ask all other members of the operation's group and say what they do, the missing ones first.
 
+    Of what is no collective ask the ranks that it may wait for.
+
     Returns:
-        Lines to add to the report; empty for what is no collective.
+        Lines to add to the report; empty if nobody is to be asked.
     """
     operation = completion.operation
     call, members = operation.call, operation.members
     if call is None or members is None:
-        return ""
+        return "".join(f"\n  {line}" for line in _peers(inquiry, operation.missing_ranks()))
     world = members.world
     answers = inquiry.ask([rank for rank in members.ranks if rank != world.rank])
     heard = _heard([board.facts(), *(a.facts for a in answers.values() if a.facts)], members)
@@ -43,6 +47,16 @@ def inquire(inquiry: Inquiry, completion: Completion) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
+def _peers(inquiry: Inquiry, ranks: Sequence[int]) -> list[str]:
+    """Return a line about each of some ranks that does not answer; if all answer, where some of them are."""
+    answers = inquiry.ask(ranks)
+    silent = [f"{name(inquiry.world, r)}: {a.silence}" for r, a in answers.items() if a.facts is None]
+    answering = [(rank, answer.facts) for rank, answer in answers.items() if answer.facts is not None]
+    if silent:
+        return [*silent, f"answering: {_list([r for r, _ in answering])}"] if answering else silent
+    return [_place(name(inquiry.world, rank), "answers", facts) for rank, facts in answering[:_STACKS]]
+
+
 def _heard(facts: Sequence[dict[str, Any]], members: Members) -> dict[int, dict[str, Any]]:
     """What others were told last by each rank, whether it can answer or not."""
     notes = [f["heard"][members.key] for f in facts if members.key in f["heard"]]
@@ -56,14 +70,17 @@ def _describe(who: str, answer: Answer, theirs: dict[str, Any] | None, note: dic
             step = f" in training step {note['step']}" if note["step"] >= 0 else ""
             last = f"; last heard of calling number {note['number']}, {note['what']}{step}"
         return f"{who}: {answer.silence}{last}"
-    parts = ["has called nothing in this group yet"]
+    did = "has called nothing in this group yet"
     if theirs:
         last = f"number {theirs['number']}, {theirs['what']}, {theirs['age']:.1f} s ago"
-        parts = [f"called {last}, and nothing since"]
-    if answer.facts["step"] is not None:
-        parts.append(f"is in training step {answer.facts['step']}")
-    stack = "".join(f"\n      {line}" for line in answer.facts["stack"])
-    return f"{who}: {'; '.join(parts)}; its main thread:{stack}"
+        did = f"called {last}, and nothing since"
+    return _place(who, did, answer.facts)
+
+
+def _place(who: str, did: str, facts: dict[str, Any]) -> str:
+    step = "" if facts["step"] is None else f"; is in training step {facts['step']}"
+    stack = "".join(f"\n      {line}" for line in facts["stack"])
+    return f"{who}: {did}{step}; its main thread:{stack}"
 
 
 def _list(ranks: Sequence[int]) -> str:

@@ -71,6 +71,12 @@ def test_command_line(name: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openmpi5", "openmpi4"])
+def test_a_fault_on_purpose_reaches_other_machines(name: str) -> None:
+    built = build(name, {"DISTRAIN_FAULT": "rank=1,step=3,kind=raise"}, place="hosts")
+    assert "-x DISTRAIN_FAULT" in " ".join(built.argv)
+
+
+@pytest.mark.parametrize("name", ["openmpi5", "openmpi4"])
 def test_crowded_root_bound_and_extra(name: str) -> None:
     built = build(name, crowded=True, as_root=True, bind="core", extra=("--tag-output",))
     flags = " ".join(built.argv)
