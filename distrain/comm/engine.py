@@ -183,6 +183,12 @@ class Engine:
     def _is_drained(self) -> bool:
         return not self._flight and not any(self._waiting[p] for p in _PRIORITIES)
 
+    def disown(self) -> None:
+        """This process was just forked from the one whose threads work here: refuse whatever is submitted."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        self._changed = threading.Condition(self._lock)
+        self._failure = CommError(self._name, "was forked from a rank", "communicate in the rank itself")
+
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.
 

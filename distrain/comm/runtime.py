@@ -64,10 +64,16 @@ def start(settings: CommSettings | None = None) -> Runtime:
 
     Raises:
         LaunchError: the world is not the one that was launched, or MPI lacks thread support.
-        UsageError: it is already started with other settings.
+        UsageError: it is already started with other settings, or in a process forked from a rank.
     """
     global _runtime
     with _lock:
+        if exits.is_child():
+            raise UsageError(
+                "init_process_group",
+                "this process was forked from a rank",
+                "start it anew (spawn), under MPI",
+            )
         if _runtime is None:
             comm = mpi.initialize()
             chosen = settings or CommSettings()
@@ -122,6 +128,19 @@ def stop() -> None:
             if runtime.inquiry is not None:
                 runtime.inquiry.close()
             timeline.stop()
+
+
+def _leave_to_parent() -> None:
+    """In a process forked from a rank: MPI, its threads and the end of the job are that rank's."""
+    global _runtime, _lock
+    _lock = threading.Lock()
+    if _runtime is not None:
+        _runtime.engine.disown()
+        _runtime = None
+    exits.become_child()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _start_timeline(comm: MPI.Intracomm, world: World, settings: CommSettings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -92,14 +94,34 @@ def unpack(flat: torch.Tensor, targets: Sequence[torch.Tensor]) -> None:
         begin += target.numel()
 
 
-class _Destroyed:
-    """In the place of the wire once its group has ended."""
+class _Gone:
+    """In the place of the wire of a group that has ended, or is another process's.
+
+    Args:
+        problem: why nothing can be called.
+        do: what to do.
+    """
+
+    def __init__(self, problem: str, do: str) -> None:
+        self._problem, self._do = problem, do
 
     def close(self) -> None:
         """Nothing: a second end changes nothing."""
 
     def __getattr__(self, name: str) -> Any:
-        raise CallError("collective", "its group was destroyed", "call it before destroy_process_group()")
+        raise CallError("collective", self._problem, self._do)
+
+
+_groups: weakref.WeakSet[GroupBase] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a process forked from a rank: the memory shared with other ranks is the parent's to write to."""
+    for group in _groups:
+        group.leave("its group is that of the rank from which this process was forked", "call it in the rank")
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class GroupBase(dist.ProcessGroup):
@@ -123,6 +145,7 @@ class GroupBase(dist.ProcessGroup):
         self._coalescing: list[DistrainWork] | None = None
         self._kept: deque[dist.Work] = deque(maxlen=KEPT_WORKS)
         self._group_name = self._group_description = ""
+        _groups.add(self)
 
     def getBackendName(self) -> str:
         """Name of the backend, as torch's C++ side asks for it."""
@@ -175,9 +198,13 @@ class GroupBase(dist.ProcessGroup):
 
     def shutdown(self) -> None:
         """Free the group's communicator; all members call it."""
+        self.leave("its group was destroyed", "call it before destroy_process_group()").close()
+
+    def leave(self, problem: str, do: str) -> Any:
+        """Refuse all further calls, with these words; return the wire."""
         wire: Any = self._wire
-        self._wire, self._quick, self._free_quick = _Destroyed(), None, lambda: False
-        wire.close()
+        self._wire, self._quick, self._free_quick = _Gone(problem, do), None, lambda: False
+        return wire
 
     def _submit(
         self,

@@ -32,6 +32,7 @@ class _State:
     installed = False
     exit_code = 0  # of a sys.exit() that may be on its way; see `_exit`
     exit_called = 0.0  # when (time.monotonic)
+    is_child = False  # forked from a rank: MPI, the job and its end are the parent's
     agreed_code = 0  # with which all ranks end together; see `all_end_with`
     hook = sys.excepthook
     exit = sys.exit
@@ -83,13 +84,31 @@ def end_job(code: int) -> NoReturn:
     os._exit(code)
 
 
+def become_child() -> None:
+    """This process was just forked from a rank: from now on its end is its own, not the job's."""
+    if _State.installed:
+        _State.is_child, _State.exit_code = True, 0
+
+
+def is_child() -> bool:
+    """True in a process that was forked from a rank."""
+    return _State.is_child
+
+
 def forget_exit() -> None:
     """The program goes on after a ``sys.exit()`` that somebody caught."""
     _State.exit_code = 0
 
 
 def at_exit() -> None:
-    """Called when Python ends: a rank that ends with ``sys.exit(n)`` takes the job with it."""
+    """Called when Python ends: a rank that ends with ``sys.exit(n)`` takes the job with it, its child not."""
+    if _State.is_child:
+        # What Python would still do is to end MPI, which the child of a rank cannot: it hangs.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        logging.shutdown()
+        os._exit(_State.exit_code)
     caught = board.last_call() > _State.exit_called
     if _State.installed and not caught and _State.exit_code not in (0, _State.agreed_code):
         log.error("%s: ended with exit code %d; ending the job", _State.name, _State.exit_code)
@@ -125,6 +144,10 @@ def job_guard() -> Iterator[None]:
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     code = 130 if issubclass(kind, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
+    if _State.is_child:
+        _State.exit_code = code
+        _State.hook(kind, error, trace)
+        return
     lines = traceback.format_exception(kind, error, trace)
     # Straight to the descriptor: torch calls this hook with sys.stderr replaced by a buffer,
     # which it would print afterwards, and there is no afterwards.
