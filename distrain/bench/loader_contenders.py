@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from distrain.data.blobs import Blobs, address_of
 from distrain.data.decode.engine import DecodeEngine
 from distrain.data.raw_layout import RAW_ENCODINGS, rgb_pixels, yuv420_pixels, yuv420_planes
 
@@ -97,10 +98,14 @@ def _finished(job: Future[None], batch: np.ndarray) -> np.ndarray:
 
 
 def _by_engine(engine: DecodeEngine, blobs: Sequence[bytes], work: Workload) -> Callable[..., None]:
-    views = [memoryview(blob) for blob in blobs]
+    # Addresses and sizes are known, as they are of images in the store of a training run.
+    arrays = [np.frombuffer(blob, np.uint8) for blob in blobs]
+    addresses = np.array([address_of(array) for array in arrays], np.int64)
+    sizes = np.array([array.size for array in arrays], np.int64)
 
     def decode(part: slice, out: np.ndarray) -> None:
-        engine.decode_batch(views[part], work.crops[part], work.flips[part], out)
+        views = Blobs(addresses[part], sizes[part], lambda i: memoryview(blobs[part.start + i]))
+        engine.decode_batch(views, work.crops[part], work.flips[part], out)
 
     return decode
 

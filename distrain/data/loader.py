@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from distrain.data.assemble import Assembler
-from distrain.data.augment import eval_crops, train_crops, whole_crops
+from distrain.data.augment import eval_crops, whole_crops
 from distrain.data.decode.engine import DecodeEngine
 from distrain.data.nodes.windows import Windows
 from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
+from distrain.data.plan import Plan, TrainPlanner
 from distrain.data.reading import GlobalReading, Reading
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -35,21 +36,6 @@ class Batch:
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a batch shows.
-
-    Attributes:
-        indices: int64 [N], wanted images.
-        crops: int32 [N, 4].
-        flips: bool [N].
-    """
-
-    indices: np.ndarray
-    crops: np.ndarray
-    flips: np.ndarray
 
 
 class _Buffers:
@@ -90,16 +76,16 @@ class _Loader(ABC):
         self._store = store
         self._assembler = Assembler(store, engine, settings.on_bad_image, replace)
         self._buffers = _Buffers(torch.cuda.is_available() if pinned is None else pinned)
-        self._pipeline: Pipeline[torch.Tensor, _Plan] = Pipeline(
+        self._pipeline: Pipeline[torch.Tensor, Plan] = Pipeline(
             self._plan, self._begin, settings.threads, settings.queue_batches
         )
 
     @abstractmethod
-    def _plan(self, number: int) -> _Plan:
+    def _plan(self, number: int) -> Plan:
         """Draw which images a batch shows and how; in a thread of the pipeline."""
 
     @abstractmethod
-    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
         """Lay out a batch for the pipeline; None past the last one."""
 
     def _take(self, number: int) -> Batch:
@@ -164,8 +150,9 @@ class TrainLoader(_Loader):
         )
         self.steps_per_epoch = self._reading.steps_per_epoch
         self._settings = settings
-        self._rank, self._seed, self._windows = rank, seed, windows
+        self._seed, self._windows = seed, windows
         self._total: int | None = None
+        self._planner = TrainPlanner(store.records, settings, self._reading, rank, seed)
         super().__init__(store, settings, engine, True, pinned)
 
     def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[Batch]:
@@ -202,25 +189,19 @@ class TrainLoader(_Loader):
         if self._windows is not None:
             self._windows.close()
 
-    def _plan(self, number: int) -> _Plan:
-        epoch, step = divmod(number, self.steps_per_epoch)
-        indices = self._reading.order(epoch).indices(self._reading.positions(step, self._rank))
-        return _Plan(indices, *self._crops(epoch, indices))
+    def _plan(self, number: int) -> Plan:
+        return self._planner.plan(number)
 
-    def _crops(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chosen, rule = self._store.records[indices], self._settings.augment
-        return train_crops(rule, self._seed, epoch, indices, chosen["width"], chosen["height"])
-
-    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
         """Lay out the batch of step ``number``, counted from the start of epoch 0."""
         if self._total is not None and number >= self._total:
             return None
         epoch = number // self.steps_per_epoch
         settings = self._settings
-        crops = partial(self._crops, epoch)
+        crops = partial(self._planner.crops, epoch)
         blobs = self._store.blobs if self._windows is None else self._windows.want(number, self._total).blobs
 
-        def fill(plan: _Plan, part: range, out: np.ndarray) -> np.ndarray:
+        def fill(plan: Plan, part: range, out: np.ndarray) -> np.ndarray:
             piece = slice(part.start, part.stop)
             drawn = plan.crops[piece], plan.flips[piece]
             used = self._assembler.fill(plan.indices[piece], drawn, crops, out, blobs)
@@ -291,9 +272,9 @@ class EvalLoader(_Loader):
             if len(batch.indices):  # else all of its images were left out
                 yield batch
 
-    def _plan(self, number: int) -> _Plan:
+    def _plan(self, number: int) -> Plan:
         indices = np.array(self._part[number * self._batch : (number + 1) * self._batch], np.int64)
-        return _Plan(indices, *self._crops(indices))
+        return Plan(indices, *self._crops(indices))
 
     def _crops(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._store.records[indices]
@@ -303,11 +284,11 @@ class EvalLoader(_Loader):
             found = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
         return found, np.zeros(len(indices), bool)
 
-    def _begin(self, number: int) -> Work[torch.Tensor, _Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
         if number >= len(self):
             return None
 
-        def fill(plan: _Plan, part: range, out: np.ndarray) -> np.ndarray:
+        def fill(plan: Plan, part: range, out: np.ndarray) -> np.ndarray:
             piece = slice(part.start, part.stop)
             drawn = plan.crops[piece], plan.flips[piece]
             return self._assembler.fill(plan.indices[piece], drawn, self._crops, out)

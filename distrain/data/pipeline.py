@@ -21,7 +21,7 @@ import numpy as np
 from distrain.timeline import span
 
 # Images that a thread decodes in one call: fewer cost Python's share, more let other threads wait.
-_SMALLEST, _LARGEST = 32, 128
+_SMALLEST, _LARGEST = 32, 256
 
 Owner = TypeVar("Owner")
 Plan = TypeVar("Plan")

@@ -84,10 +84,10 @@ def test_resume_at_any_step_gives_the_rest_of_the_epoch(store: Store) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1250, 2498])
-def test_a_resume_works_out_no_more_than_it_shows(
+def test_a_resume_works_out_no_more_than_a_block_or_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
-    """10,000 images: wherever an epoch is entered, only the batches that are decoded ahead are drawn."""
+    """10,000 images: wherever an epoch is entered, at most two blocks of a fixed size are drawn."""
     write_noise(tmp_path / "pack", 10_000, 64, 10_000)
     big = Store.open(tmp_path / "pack", settings())
     asked: list[int] = []
@@ -108,7 +108,7 @@ def test_a_resume_works_out_no_more_than_it_shows(
     batch = next(loader.epoch(7, start))
     loader.close()
     assert batch.indices.tolist() == indices(EpochOrder(1, 7, 10_000), 4 * start + np.arange(4)).tolist()
-    assert 4 <= sum(asked) <= 6 * 4  # of the first batch, three ahead, and the plan of one more
+    assert 4 <= sum(asked) <= 2 * 1024
 
 
 def test_epochs_follow_each_other_and_may_be_left_early(store: Store) -> None:
