@@ -32,7 +32,7 @@ _OFFERED_TO_PEER = 2
 TRICKLE_SECONDS = 0.05
 # After gradients more are likely to come, and wait for what is on its way; so for a while it is little.
 GAP_SECONDS = 0.05
-EXPECTED_IN_GAP = 2
+EXPECTED_IN_GAP = 1
 # Open MPI looks at its TCP sockets in every eighth call only.
 _CALLS = 9
 

@@ -117,8 +117,10 @@ def load_piece(path: Path, manifest: Manifest, piece: Piece, memory: memoryview,
     head = read_head(path, manifest, piece.shard)
     entry = manifest.shards[piece.shard]
     file_path = path / entry.file
-    crc = copy_in(file_path, head.payload_offset + piece.base, Target(memory, handle, piece.at))
-    if len(piece.images) == entry.count:
+    is_whole = len(piece.images) == entry.count
+    offset = head.payload_offset + piece.base
+    crc = copy_in(file_path, offset, Target(memory, handle, piece.at), check=is_whole)
+    if is_whole:
         check_payload(file_path, entry, crc, head.records, memory)
     else:
         chosen = head.records[piece.images.start : piece.images.stop]
