@@ -132,11 +132,12 @@ class MpiOperation(Operation):
     ) -> None:
         self.kind, self.size_bytes, self.queue = kind, size_bytes, comm.handle
         self._begin = begin
-        self._ranks = comm.Get_size()
+        self._comm, self._ranks = comm, 0
         self._requests: list[MPI.Request] = []
 
     def start(self) -> None:
         """Call the function that starts it."""
+        self._ranks = self._comm.Get_size()
         self._requests = self._begin()
 
     def progress(self) -> bool:

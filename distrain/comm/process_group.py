@@ -67,7 +67,11 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     one_node = shares and len(set(found.nodes)) == 1
     channel = state.engine.call(lambda: open_channel(group_comm, one_node))
     levels = state.engine.call(lambda: open_levels(group_comm, found.nodes)) if shares else None
-    wire = Wire(group_comm, state.engine, state.settings, found.nodes, channel, found, state.chooser, levels)
+    engine, settings, chooser = state.engine, state.settings, state.chooser
+    # It asks MPI about the group, which no thread may do beside the engine's.
+    wire = engine.call(
+        lambda: Wire(group_comm, engine, settings, found.nodes, channel, found, chooser, levels)
+    )
     return DistrainProcessGroup(wire, options.timeout)
 
 

@@ -213,7 +213,7 @@ static void take_in(run *r, int number)
             continue;
         char *mine = r->payload + start * r->itemsize;
         const void *sources[] = {mine, area};
-        r->add(mine, sources, 2, (size_t)((stop - start) * r->numbers), 1);
+        combine(r->add, mine, sources, 2, (size_t)((stop - start) * r->numbers), 1);
         area += lines((stop - start) * r->itemsize);
     }
 }

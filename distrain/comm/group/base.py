@@ -113,6 +113,7 @@ class _Gone:
 
 
 _groups: weakref.WeakSet[GroupBase] = weakref.WeakSet()
+_aborted: list[Any] = []  # their wires: MPI may still write to what they have posted
 
 
 def _leave_to_parent() -> None:
@@ -199,6 +200,13 @@ class GroupBase(dist.ProcessGroup):
     def shutdown(self) -> None:
         """Free the group's communicator; all members call it."""
         self.leave("its group was destroyed", "call it before destroy_process_group()").close()
+
+    def abort(self) -> None:
+        """Refuse all further calls, without the other members; what is in flight stays there.
+
+        The communicator is kept: a message for one that is gone would reach the one made next.
+        """
+        _aborted.append(self.leave("its group was aborted", "make a new group"))
 
     def leave(self, problem: str, do: str) -> Any:
         """Refuse all further calls, with these words; return the wire."""

@@ -31,7 +31,7 @@ class MonitoredBarrier(Operation):
         self.queue = comm.handle
         self.patience_seconds = timeout_seconds + 60  # it ends by itself before that
         self._comm, self._tag, self._timeout, self._all = comm, tag, timeout_seconds, wait_all_ranks
-        self._rank, self._size = comm.Get_rank(), comm.Get_size()
+        self._rank = self._size = 0
         self._missing: list[int] = []
         self._waiting: dict[int, MPI.Request] = {}
         self._sending: list[MPI.Request] = []
@@ -40,6 +40,7 @@ class MonitoredBarrier(Operation):
 
     def start(self) -> None:
         """Report to rank 0, or listen for the reports."""
+        self._rank, self._size = self._comm.Get_rank(), self._comm.Get_size()
         self._deadline = time.monotonic() + self._timeout
         if self._rank == 0:
             self._waiting = {rank: self._receive(rank) for rank in range(1, self._size)}

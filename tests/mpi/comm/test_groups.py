@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from distrain.comm.supervision import farewell
+from distrain.errors import CallError
 from distrain.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -174,3 +175,22 @@ def test_a_group_ends_although_another_rank_keeps_it(world: World, monkeypatch: 
     assert tensor.tolist() == [world.size * (world.size + 1) / 2] * 3
     if world.rank != 0:
         dist.destroy_process_group(group)
+
+
+def test_an_aborted_group_refuses_and_the_world_goes_on(world: World) -> None:
+    """`abort` needs no other rank; a group made afterwards sums r+1 to P(P+1)/2."""
+    group = dist.new_group()
+    tensor = torch.full((3,), float(world.rank))
+    dist.broadcast(tensor, 0, group=group)
+    assert isinstance(group, dist.ProcessGroup)
+    group.abort()
+    for count in (3, 300_000):
+        with pytest.raises(CallError, match="its group was aborted"):
+            dist.all_reduce(torch.ones(count), group=group)
+    dist.destroy_process_group(group)
+    after = dist.new_group()
+    for _ in range(3):
+        tensor = torch.full((300_000,), world.rank + 1.0)
+        dist.all_reduce(tensor, group=after, async_op=True).wait()
+        assert tensor.unique().tolist() == [world.size * (world.size + 1) / 2]
+    dist.destroy_process_group(after)

@@ -216,7 +216,7 @@ static void reduce(channel *c, char *own, size_t offset, uint32_t segment, size_
 {
     for (int rank = 0; rank < c->size; rank++)
         c->sources[rank] = rank == c->rank ? own : slot(c, rank, segment) + offset;
-    c->reduce(own, c->sources, c->size, items * c->per_item, c->now.divisor);
+    combine(c->reduce, own, c->sources, c->size, items * c->per_item, c->now.divisor);
 }
 
 static void reduce_part(channel *c, uint32_t segment)

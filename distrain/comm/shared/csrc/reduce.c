@@ -143,3 +143,21 @@ reducer find_reducer(int type, int op)
 }
 
 size_t type_size(int type) { return SIZES[type]; }
+
+/* Of two ranks, one may add in a thread of the program and the other in the engine's. Where only the first
+ * takes denormals for zero (torch.set_flush_denormal), they would end with different sums; and a half below
+ * 2^-14 is a denormal float on its way through `from_f16`. */
+void combine(reducer how, void *out, const void *const *sources, int count, size_t elements, int divisor)
+{
+#ifdef __SSE2__
+    const unsigned flush = 0x8040; /* FTZ, DAZ */
+    unsigned state = __builtin_ia32_stmxcsr();
+    if (state & flush) {
+        __builtin_ia32_ldmxcsr(state & ~flush);
+        how(out, sources, count, elements, divisor);
+        __builtin_ia32_ldmxcsr(state);
+        return;
+    }
+#endif
+    how(out, sources, count, elements, divisor);
+}

@@ -14,3 +14,6 @@ typedef void (*reducer)(void *out, const void *const *sources, int count, size_t
 /* Return the function for a type and an operation, or NULL where it has no meaning. */
 reducer find_reducer(int type, int op);
 size_t type_size(int type);
+
+/* Call a reducer with denormal numbers as they are, whatever the calling thread does with its own. */
+void combine(reducer how, void *out, const void *const *sources, int count, size_t elements, int divisor);
