@@ -1,27 +1,27 @@
 """The host side of a collective: where its bytes are while MPI works on them.
 
 Contiguous CPU tensors are used as they are. Others are copied to contiguous host memory first
-and back at the end; tensors on a GPU through pinned memory on a stream of their own, so that
+and back at the end; tensors on a GPU through pinned memory on streams of their own (`side.py`), so that
 the caller's stream only waits where it uses the result.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
+from distrain.comm import side
+from distrain.comm.side import Mark
 from distrain.errors import CallError
+from distrain.world import split
 
 _ORDINARY = torch.Tensor.__torch_dispatch__  # of all types that leave operations to torch
-_streams: dict[torch.device, torch.cuda.Stream] = {}
-
-
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    if device not in _streams:
-        _streams[device] = torch.cuda.Stream(device)
-    return _streams[device]
+# A longer payload of a GPU travels in pieces of up to so many bytes: while one is on the wire, the next comes
+# from the GPU and the one before goes back. Copying this much takes a PCIe 4 link a third of a millisecond.
+PIECE_BYTES = 8 << 20
 
 
 def held(tensor: torch.Tensor) -> torch.Tensor:
@@ -50,8 +50,9 @@ class HostSide:
     """
 
     def __init__(self) -> None:
-        self._arriving: list[torch.cuda.Event] = []
-        self._back: list[tuple[torch.Tensor, torch.Tensor]] = []  # (tensor, its host copy)
+        self._coming: list[Mark] = []
+        # (tensor, its host copy, when the tensor may be written; None: at once)
+        self._back: list[tuple[torch.Tensor, torch.Tensor, Mark | None]] = []
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a contiguous CPU tensor with the contents; after `is_ready` for one on a GPU.
@@ -61,18 +62,12 @@ class HostSide:
         """
         tensor = held(tensor)
         _check(tensor)
-        if tensor.device.type != "cuda":
+        copies = side.side_of(tensor)
+        if copies is None:
             # Views that conjugate or negate do so when they are read, which bytes are not.
             return tensor.detach().resolve_conj().resolve_neg().contiguous()
-        stream = _side_stream(tensor.device)
-        stream.wait_stream(torch.cuda.current_stream(tensor.device))
-        host = _pinned_like(tensor)
-        with torch.cuda.stream(stream):
-            host.copy_(tensor.detach(), non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(stream)
-        tensor.record_stream(stream)  # its memory must not be reused before the copy has run
-        self._arriving.append(event)
+        host, there = copies.fetch(tensor)
+        self._coming.append(there)
         return host
 
     def write(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -83,17 +78,16 @@ class HostSide:
         """
         tensor = held(tensor)
         _check(tensor)
-        if tensor.device.type == "cuda":
-            stream = _side_stream(tensor.device)
-            stream.wait_stream(torch.cuda.current_stream(tensor.device))
-            tensor.record_stream(stream)
-            host = _pinned_like(tensor)
-        elif _is_plain(tensor):
+        if _is_plain(tensor):
             return tensor.detach()
-        else:
-            _check_places(tensor)
+        _check_places(tensor)
+        copies = side.side_of(tensor)
+        if copies is None:
             host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        self._back.append((tensor.detach(), host))
+            self._back.append((tensor.detach(), host, None))
+        else:
+            host = copies.host_like(tensor)
+            self._back.append((tensor.detach(), host, copies.computed()))
         return host
 
     def update(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -102,29 +96,39 @@ class HostSide:
         if _is_plain(tensor):
             return tensor.detach()
         host = self.read(tensor)
-        if host.data_ptr() != tensor.data_ptr() or tensor.device.type == "cuda":
+        if side.side_of(tensor) is not None or host.data_ptr() != tensor.data_ptr():
             _check_places(tensor)
-            self._back.append((tensor.detach(), host))
+            self._back.append((tensor.detach(), host, None))  # it was read after all that was computed
         return host
 
     def is_ready(self) -> bool:
         """True once all contents have arrived on the host."""
-        return all(event.query() for event in self._arriving)
+        return all(mark.is_reached() for mark in self._coming)
 
     def finish(self) -> None:
-        """Move results back; those for a GPU are on their way on the side stream when this returns."""
-        for tensor, host in self._back:
-            if tensor.device.type == "cuda":
-                with torch.cuda.stream(_side_stream(tensor.device)):
-                    tensor.copy_(host, non_blocking=True)
-            else:
+        """Move results back; those for a GPU are on their way when this returns."""
+        for tensor, host, after in self._back:
+            copies = side.side_of(tensor)
+            if copies is None:
                 tensor.copy_(host)
+            else:
+                copies.put(tensor, host, after)
+
+
+def pieces(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Cut a tensor of a GPU into views that travel one after the other; others are one piece."""
+    size = tensor.numel() * tensor.element_size()
+    if size < 2 * PIECE_BYTES or side.side_of(tensor) is None or not tensor.is_contiguous():
+        return [tensor]
+    flat = tensor.detach().view(-1)
+    return [flat[part.start : part.stop] for part in split(flat.numel(), -(-size // PIECE_BYTES))]
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
     """Return whether the bytes of a tensor can be used as they lie."""
     return (
         tensor.is_cpu
+        and side.side_of(tensor) is None
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
         and not (tensor.is_conj() or tensor.is_neg())
@@ -150,49 +154,27 @@ def _check_places(tensor: torch.Tensor) -> None:
         )
 
 
-def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
-
-
 class Landing:
-    """The moment when results are usable on a GPU: an event on every side stream concerned."""
+    """The moment when results are usable on a GPU: a mark of every device concerned."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        found = {tensor.device for tensor in tensors if tensor.is_cuda}
-        self.devices: list[torch.device] = sorted(found, key=str)
-        self._events: list[tuple[torch.device, torch.cuda.Event]] = []
+        found = {copies.device: copies for t in tensors if (copies := side.side_of(t)) is not None}
+        self._sides = [found[device] for device in sorted(found, key=str)]
+        self.devices: list[torch.device] = [d for d in sorted(found, key=str) if d.type != "cpu"]
+        self._marks: list[Mark] = []
 
     def record(self) -> None:
         """Note the end of the copies issued so far. Runs in the engine thread."""
-        for device in self.devices:
-            event = torch.cuda.Event()
-            event.record(_side_stream(device))
-            self._events.append((device, event))
+        self._marks += [copies.arrived() for copies in self._sides]
 
     def order_current_stream(self) -> None:
         """Let the caller's stream wait for the copies; the caller itself does not."""
-        for device, event in self._events:
-            torch.cuda.current_stream(device).wait_event(event)
+        for mark in self._marks:
+            mark.order_caller()
 
     def complete(self, future: torch.futures.Future, value: Sequence[torch.Tensor]) -> None:
         """Set a future's result so that whoever waits for it is ordered after the copies."""
-        if not self.devices:
+        with contextlib.ExitStack() as stack:
+            for copies in self._sides:  # a Future records events on the current streams of its devices
+                stack.enter_context(copies.arriving())
             future.set_result(value)
-            return
-        with _on_side_streams(self.devices):
-            future.set_result(value)
-
-
-class _on_side_streams:
-    """All devices' side streams as current streams; a Future records its events there."""
-
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self._contexts = [torch.cuda.stream(_side_stream(device)) for device in devices]
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *details: object) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*details)

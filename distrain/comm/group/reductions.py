@@ -13,7 +13,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
-from distrain.comm.device import HostSide, held
+from distrain.comm.device import HostSide, held, pieces
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group.base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.group.sparse import sparse_allreduce
@@ -43,7 +43,7 @@ class Reductions(GroupBase):
         wire = self._wire
         if found[0].layout is not torch.strided:
             return self._join([self._sparse_allreduce(tensor, reduction, opts) for tensor in found])
-        if len(found) == 1 and wire.direct is not None and self._coalescing is None:
+        if len(found) == 1 and found[0].is_cpu and wire.direct is not None and self._coalescing is None:
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
             work = wire.direct.allreduce(tensor, reduction, lambda operation: wire.sign(operation, call))
@@ -52,7 +52,7 @@ class Reductions(GroupBase):
             if not awaited:
                 self._keep(work, found)
             return work
-        return self._join([self._allreduce(tensor, reduction, awaited=awaited) for tensor in found])
+        return self._join([self._in_pieces(tensor, reduction, awaited) for tensor in found])
 
     allreduce_coalesced = allreduce
 
@@ -83,6 +83,10 @@ class Reductions(GroupBase):
         wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
         return self._submit(HostSide(), operation, [tensor], awaited=True)
 
+    def _in_pieces(self, tensor: torch.Tensor, reduction: Reduction, awaited: bool) -> DistrainWork:
+        works = [self._allreduce(piece, reduction, awaited=awaited) for piece in pieces(tensor)]
+        return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
+
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
@@ -94,6 +98,10 @@ class Reductions(GroupBase):
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
+        works = [self._narrow_allreduce(piece, wire_dtype) for piece in pieces(tensor)]
+        return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
+
+    def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         host = HostSide()
         buffer = FlatBuffer(host.update(tensor))
         operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype)
