@@ -44,6 +44,11 @@ class CommSettings(Settings):
     node_memory: bool = Field(
         True, description="ranks of one node combine in its memory; false: by messages, as between nodes"
     )
+    inside_node: Literal["memory", "nccl"] = Field(
+        "memory",
+        description="how gradients of GPUs are combined inside a node, before they travel between nodes: in the "
+        "memory of the host, or by NCCL among the GPUs",
+    )
     check: bool = Field(
         True, description="ranks compare what they call; those that disagree are named at once"
     )
@@ -75,7 +80,11 @@ class CommSettings(Settings):
         return steps
 
     @model_validator(mode="after")
-    def _check_wire_dtype(self) -> CommSettings:
+    def _check_sync(self) -> CommSettings:
+        if self.inside_node != "memory" and self.sync != "distrain":
+            raise ValueError(
+                f"inside_node={self.inside_node} needs sync=distrain, not {self.sync}; leave one of them out"
+            )
         if self.wire_dtype != "as_is" and self.sync != "distrain":
             raise ValueError(
                 f"wire_dtype={self.wire_dtype} needs sync=distrain, not {self.sync}; leave one of them out"

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distrain.comm import runtime
 from distrain.comm.narrow import WIRE_DTYPES
+from distrain.comm.node_first import NodeFirst
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.settings import CommSettings
 from distrain.comm.work import DistrainWork
@@ -55,8 +56,7 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
         group = dist.new_group(backend="gloo")
         return Synchroniser(group=group, hook=_timed(_averaging(group)))
     if settings.sync == "nccl":
-        if not (torch.cuda.is_available() and dist.is_nccl_available()):
-            raise ConfigError("comm.sync", "nccl needs GPUs, and torch sees none", "use comm.sync=distrain")
+        _require_nccl("comm.sync", "distrain")
         return Synchroniser(group=dist.new_group(backend="nccl"), is_timed=False)
     if settings.sync == "mpi":
         return Synchroniser(hook=_summing(lambda group, data: group.mpi_allreduce(data)))
@@ -65,10 +65,19 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
 
         horovod = Horovod()
         return Synchroniser(hook=_timed(horovod.average), close=horovod.close)
-    if settings.wire_dtype != "as_is":
-        dtype = WIRE_DTYPES[settings.wire_dtype]
+    dtype = WIRE_DTYPES.get(settings.wire_dtype)
+    if settings.inside_node == "nccl":
+        _require_nccl("comm.inside_node", "memory")
+        first = NodeFirst(runtime.current().world, "nccl", dtype)
+        return Synchroniser(hook=_timed(first.average), close=first.close)
+    if dtype is not None:
         return Synchroniser(hook=_summing(lambda group, data: group.narrow_allreduce(data, dtype)))
     return Synchroniser()
+
+
+def _require_nccl(setting: str, instead: str) -> None:
+    if not (torch.cuda.is_available() and dist.is_nccl_available()):
+        raise ConfigError(setting, "nccl needs GPUs, and torch sees none", f"use {setting}={instead}")
 
 
 def _averaging(group: dist.ProcessGroup) -> Hook:

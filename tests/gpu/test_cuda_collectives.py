@@ -68,3 +68,27 @@ def test_ddp_gradients_are_those_of_the_cpu() -> None:
     for a, b in zip(net.parameters(), on_gpu.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         torch.testing.assert_close(a.grad, b.grad.cpu(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL inside a node needs a GPU for each rank")
+def test_nccl_inside_the_node_gives_the_mean() -> None:
+    from distrain.comm.settings import CommSettings
+    from distrain.comm.sync import make_synchroniser
+
+    rank, size = dist.get_rank(), dist.get_world_size()
+    synchroniser = make_synchroniser(CommSettings(inside_node="nccl"))
+    net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1, bias=False).cuda())
+    synchroniser.attach(net)
+    for _ in range(3):
+        net.zero_grad()
+        net(torch.full((1, 3), rank + 1.0, device="cuda")).sum().backward()
+        assert net.module.weight.grad.tolist() == [[(size + 1) / 2] * 3]
+    synchroniser.close()
+
+
+def test_a_long_tensor_travels_in_pieces() -> None:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    tensor = torch.arange(9_000_001, device="cuda").remainder(1000).float() * (rank + 1)
+    dist.all_reduce(tensor)
+    expected = torch.arange(9_000_001, device="cuda").remainder(1000).float() * (size * (size + 1) / 2)
+    assert torch.equal(tensor, expected)

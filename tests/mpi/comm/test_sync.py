@@ -88,6 +88,8 @@ def test_waiting_for_gradients_is_seen(world: World, name: str) -> None:
 def test_nccl_without_gpus_is_refused(world: World) -> None:
     with pytest.raises(ConfigError, match="torch sees none"):
         make_synchroniser(CommSettings(sync="nccl"))
+    with pytest.raises(ConfigError, match=r"inside_node: .*torch sees none"):
+        make_synchroniser(CommSettings(inside_node="nccl"))
 
 
 def test_where_horovod_is_absent_the_error_says_how_to_get_it(
@@ -102,3 +104,5 @@ def test_where_horovod_is_absent_the_error_says_how_to_get_it(
 def test_wire_types_are_distrains_own() -> None:
     with pytest.raises(ValueError, match="needs sync=distrain"):
         CommSettings(sync="gloo", wire_dtype="bf16")
+    with pytest.raises(ValueError, match="needs sync=distrain"):
+        CommSettings(sync="gloo", inside_node="nccl")
