@@ -2,8 +2,8 @@
 
 There is no dispatcher: whoever takes a batch submits further ones, so at most ``ahead`` batches are
 decoded or being decoded at any time. A batch is cut into pieces that threads decode; the decoder releases
-the GIL. Order and crops of a whole batch are drawn at once, in a thread, before the pieces of the batch
-before it are decoded: numpy's price of a call is paid once for a batch, and no thread waits for it.
+the GIL. Order and crops of a batch are drawn in a thread, before the pieces of the batch before it are
+decoded, so that no thread waits for them.
 """
 
 from __future__ import annotations
