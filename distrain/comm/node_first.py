@@ -8,7 +8,7 @@ node, one M-th of the bucket crosses PCIe in each rank, where without this all o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,7 +37,7 @@ class NodeFirst:
     """
 
     def __init__(self, world: World, backend: str, wire_dtype: torch.dtype | None = None) -> None:
-        nodes: list[Sequence[int]] = [world.ranks_on(node) for node in range(world.nodes)]
+        nodes = [world.ranks_on(node) for node in range(world.nodes)]
         counts = [len(ranks) for ranks in nodes]
         if len(set(counts)) > 1 or counts[0] == 1:
             raise ConfigError(
@@ -48,7 +48,7 @@ class NodeFirst:
         self._world, self._wire_dtype = world, wire_dtype
         self._scatter = _mine(nodes, world.rank, backend)
         self._gather = _mine(nodes, world.rank, backend)
-        self._across = _mine([*zip(*nodes, strict=True)], world.rank, "distrain")
+        self._across = _mine(zip(*nodes, strict=True), world.rank, "distrain")
         self._between = _Stage("distrain-between")
         self._last = _Stage("distrain-gather")
         self._memory: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -59,7 +59,7 @@ class NodeFirst:
         whole, part = self._memory_of(bucket.index(), data)
         if whole is not data:
             whole[: data.numel()].copy_(data)
-        devices = [data.device] if data.is_cuda else []
+        devices: list[Any] = [data.device] if data.is_cuda else []
         future: torch.futures.Future = torch.futures.Future(devices=devices)
         scattered = dist.reduce_scatter_tensor(part, whole, group=self._scatter, async_op=True)
 
@@ -133,7 +133,7 @@ class _Stage:
         self._thread.shutdown()
 
 
-def _mine(groups: Sequence[Sequence[int]], rank: int, backend: str) -> dist.ProcessGroup:
+def _mine(groups: Iterable[Sequence[int]], rank: int, backend: str) -> dist.ProcessGroup:
     """Make all groups, as torch wants of all ranks, and return this rank's."""
     made = [(ranks, dist.new_group(list(ranks), backend=backend)) for ranks in groups]
     return next(group for ranks, group in made if rank in ranks)

@@ -46,8 +46,8 @@ class CommSettings(Settings):
     )
     inside_node: Literal["memory", "nccl"] = Field(
         "memory",
-        description="how gradients of GPUs are combined inside a node, before they travel between nodes: in the "
-        "memory of the host, or by NCCL among the GPUs",
+        description="how gradients of GPUs are combined inside a node, before they travel between nodes: in "
+        "the memory of the host, or by NCCL among the GPUs",
     )
     check: bool = Field(
         True, description="ranks compare what they call; those that disagree are named at once"
