@@ -152,7 +152,7 @@ class TrainLoader(_Loader):
         self._settings = settings
         self._seed, self._windows = seed, windows
         self._total: int | None = None
-        self._planner = TrainPlanner(store.records, settings, self._reading, rank, seed)
+        self._planner = TrainPlanner(store, settings, self._reading, rank, seed)
         super().__init__(store, settings, engine, True, pinned)
 
     def epoch(self, epoch: int, start_step: int = 0, total: int | None = None) -> Iterator[Batch]:

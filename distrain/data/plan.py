@@ -11,6 +11,7 @@ import numpy as np
 from distrain.data.augment import train_crops
 from distrain.data.reading import Reading
 from distrain.data.settings import DataSettings
+from distrain.data.store import Store
 
 # Images that are drawn at once, about: numpy's price of a call is paid once for them. It takes half a
 # millisecond, also where an epoch is entered in the middle.
@@ -36,17 +37,15 @@ class TrainPlanner:
     """Draws the training batches of a rank, several at once. Thread-safe.
 
     Args:
-        records: `RECORD` [count] of the pack.
+        store: of the training set; its records are looked up at each use, since they end with it.
         settings: batch size and augmentation.
         reading: who reads what.
         rank: of the world.
         seed: of the run.
     """
 
-    def __init__(
-        self, records: np.ndarray, settings: DataSettings, reading: Reading, rank: int, seed: int
-    ) -> None:
-        self._records, self._rule, self._seed = records, settings.augment, seed
+    def __init__(self, store: Store, settings: DataSettings, reading: Reading, rank: int, seed: int) -> None:
+        self._store, self._rule, self._seed = store, settings.augment, seed
         self._reading, self._rank, self._batch = reading, rank, settings.batch_per_rank
         self._steps = max(1, _AT_ONCE // settings.batch_per_rank)
         self._lock = threading.Lock()
@@ -64,7 +63,7 @@ class TrainPlanner:
 
     def crops(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return crops int32 [N, 4] and flips bool [N] of images int64 [N] in an epoch."""
-        chosen = self._records[indices]
+        chosen = self._store.records[indices]
         return train_crops(self._rule, self._seed, epoch, indices, chosen["width"], chosen["height"])
 
     def _draw(self, epoch: int, block: int) -> Plan:
