@@ -50,7 +50,7 @@ setup(
     options={"editable_wheel": {"mode": "compat"}},
     package_data={
         "distrain.bench": ["page.md"],
-        "distrain.comm": ["csrc/*.c"],
+        "distrain.comm": ["csrc/*.c", "csrc/*.h"],
         "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.checksum": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],

@@ -156,7 +156,9 @@ class FlatBuffer:
 
     def divide(self, divisor: int) -> None:
         """Divide all elements in place; integers round towards zero."""
-        if self.dtype.is_floating_point or self.dtype.is_complex:
+        if self.dtype.is_complex:  # both halves by themselves: rounded once, as in C
+            torch.view_as_real(self.tensor).div_(divisor)
+        elif self.dtype.is_floating_point:
             self.tensor.div_(divisor)
         elif self.dtype is not torch.bool:  # the average of truth values is "any": the sum says it
             if self.dtype in _UNSIGNED:

@@ -24,12 +24,12 @@ from distrain.comm.watch import Pace
 WORK_NANOSECONDS = 20_000_000
 # The first calls are shorter: notes are compared while data is on its way, not when others wait for the core.
 FIRST_NANOSECONDS = 2_000_000
-_SPIN, _LONGEST = round(Pace.SPIN_SECONDS * 1e9), round(Pace.LONGEST_SECONDS * 1e9)
+SPIN, LONGEST = round(Pace.SPIN_SECONDS * 1e9), round(Pace.LONGEST_SECONDS * 1e9)
 # Short payloads are a chain of short waits, and a sleeper gets its core back late where others want it:
 # they poll for longer, giving the core away between polls. 16 hosts, 1 MB, beside busy threads: 31 ms -> 19.
 # Only a caller that waits does so: beside a backward pass each poll delays its threads, on some rank a lot.
 SHORT_BYTES = 4 << 20
-_SPIN_SHORT = 2_000_000
+SPIN_SHORT = 2_000_000
 
 
 class CompiledOperation(Operation):
@@ -40,9 +40,14 @@ class CompiledOperation(Operation):
         program: the same for the C side.
         codes: type and reduction for the C side, from `native.codes`.
         buffer, reduction, comm, first_tag, pool, kind: see `executor.ScheduleOperation`.
+        begun: its state and staging area, if a call of C has begun it and keeps them; it is not started then.
+
+    Attributes:
+        error_code: of the C side, if it has failed already.
     """
 
     waits = True
+    error_code = 0
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class CompiledOperation(Operation):
         first_tag: int,
         pool: StagingPool,
         kind: str = "allreduce",
+        begun: tuple[Run, np.ndarray] | None = None,
     ) -> None:
         self.kind = kind
         self.size_bytes = buffer.count * buffer.itemsize
@@ -64,8 +70,9 @@ class CompiledOperation(Operation):
         self._buffer, self._comm, self._pool = buffer, comm, pool
         self._first_tag = first_tag
         self._divide = reduction is Reduction.AVG
-        self._run: Run | None = None
-        self._staging: np.ndarray | None = None
+        self._is_lent = begun is not None
+        self._run: Run | None = None if begun is None else begun[0]
+        self._staging: np.ndarray | None = None if begun is None else begun[1]
         self._work = FIRST_NANOSECONDS
         c = messages.library()
         assert c is not None  # there is a Program
@@ -73,6 +80,8 @@ class CompiledOperation(Operation):
 
     def start(self) -> None:
         """Begin the first step of every lane."""
+        if self._is_lent:
+            return
         self._run = self._program.take()
         self._staging = self._pool.take(self._program.staging_bytes)
         type_code, numbers, op = self._codes
@@ -94,21 +103,23 @@ class CompiledOperation(Operation):
     def progress(self) -> bool:
         """Go on as far as the others allow; wait for them where nothing else is to be done."""
         assert self._run is not None and self._staging is not None  # it was started
+        self._check(self.error_code)
         code = self._c.advance(
             self._run.handle,
             self._work,
             self.is_alone,
             self.news,
-            _SPIN_SHORT if self.caller_waits and self.size_bytes <= SHORT_BYTES else _SPIN,
-            _LONGEST,
+            SPIN_SHORT if self.caller_waits and self.size_bytes <= SHORT_BYTES else SPIN,
+            LONGEST,
         )
         self._check(code)
         self._work = min(2 * self._work, WORK_NANOSECONDS)
         self.moved += code == MOVED
         if code != COMPLETE:
             return False
-        self._pool.give(self._staging)
-        self._program.give(self._run)
+        if not self._is_lent:
+            self._pool.give(self._staging)
+            self._program.give(self._run)
         if self._divide:
             self._buffer.divide(self._comm.Get_size())
         return True

@@ -9,7 +9,6 @@ place meanwhile: one thread at a time calls MPI.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 import time
@@ -17,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from distrain.comm.operation import Completion, Operation, Priority, anywhere
+from distrain.comm.gate import Gate
+from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
 from distrain.comm.watch import Exposure, Pace, Watch
 from distrain.errors import CommError, DistrainError
 
@@ -26,28 +26,9 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
+# How far the first and the last operation of a queue that are in flight may be apart; see `tags.RANGE`.
+LEAD = 200
 _PRIORITIES = tuple(Priority)  # to walk through an Enum costs a frame a member
-
-
-class _Call(Operation):
-    """Runs a function in the engine thread, alone: used to create communicators."""
-
-    kind = "call"
-    concurrency = 1
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.queue = "call"
-        self.function = function
-        self.result: Any = None
-
-    def start(self) -> None:
-        self.result = self.function()
-
-    def progress(self) -> bool:
-        return True
-
-    def waiting_for(self) -> str:
-        return "all ranks of a group to make it too"
 
 
 class Engine:
@@ -62,6 +43,7 @@ class Engine:
 
     Attributes:
         exposed: counts the time in which compute waited for communication.
+        gate: whether calls of C may call MPI.
     """
 
     def __init__(
@@ -82,10 +64,10 @@ class Engine:
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
-        self._news = ctypes.c_int(0)  # something was submitted: ends a `progress` that waits
+        self.gate = Gate()
+        self._news = self.gate.news_cell  # something was submitted: ends a `progress` that waits
         self._has_waited = False  # the last round slept already
         self._thread_works = False  # the engine's thread is at it
-        self._guest_works = False  # a waiting caller is, in its place
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self.exposed = Exposure()
         self._watch = Watch(
@@ -117,18 +99,18 @@ class Engine:
             self._submitted += 1
             completion = Completion(operation, self._submitted)
             if self._failure is not None:
-                raise _lost(completion, self._failure) from self._failure
+                raise completion.lost(self._failure) from self._failure
             if self._closing:
                 raise CommError(str(completion), "came after the engine was closed", "communicate earlier")
             self._waiting[priority].setdefault(operation.queue, deque()).append(completion)
-            self._news.value = 1
+            self.gate.busy = self._news.value = 1
             if not awaited:
                 self._changed.notify()
         return completion
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run a function that calls MPI in the engine thread while nothing else is in flight; wait for it."""
-        operation = _Call(function)
+        operation = FunctionCall(function)
         self.wait(self.submit(operation))
         result: Result = operation.result
         return result
@@ -196,7 +178,7 @@ class Engine:
             CommError: the queue did not drain in time.
         """
         with self._lock:
-            self._closing = True
+            self._closing = self.gate.busy = True
             self._changed.notify()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
@@ -214,12 +196,12 @@ class Engine:
         """Take the engine thread's place if this operation is all there is, and none other moves it yet."""
         with self._lock:
             waiting = [queue for p in _PRIORITIES for queue in self._waiting[p].values()]
-            if self._thread_works or self._guest_works or self._flight or self._failure is not None:
+            if self._thread_works or self.gate.works or self._flight or self._failure is not None:
                 return False
             if len(waiting) != 1 or len(waiting[0]) != 1 or waiting[0][0] is not completion:
                 return False
-            self._guest_works = completion.operation.waits and completion.operation.is_ready()
-            return self._guest_works
+            self.gate.works = completion.operation.waits and completion.operation.is_ready()
+            return bool(self.gate.works)
 
     def _work_as_guest(self, completion: Completion, timeout_seconds: float | None) -> None:
         end = float("inf") if timeout_seconds is None else time.perf_counter() + timeout_seconds
@@ -231,10 +213,30 @@ class Engine:
         except Exception as error:
             self._give_out(self._explained(error))
         finally:
-            with self._lock:
-                self._guest_works = False
-                if not self._is_drained() or self._failure is not None or self._closing:
-                    self._changed.notify()
+            self.leave()
+
+    def leave(self) -> None:
+        """Give the work back to the engine's thread: a caller that did it in its place has what it wanted."""
+        with self._lock:
+            self.gate.works = 0
+            self._open_gate()
+            if self.gate.busy:
+                self._changed.notify()
+
+    def adopt(self, operation: Operation) -> Completion:
+        """Go on with what a call of C has begun and left."""
+        with self._lock:
+            self._submitted += 1
+            completion = Completion(operation, self._submitted)
+            self._take(Priority.GRADIENT, completion)
+            if operation.guard is not None:
+                operation.guard.begin()
+            self.gate.busy, self.gate.works = 1, 0
+            self._changed.notify()
+        return completion
+
+    def _open_gate(self) -> None:
+        self.gate.busy = not self._is_drained() or self._closing or self._failure is not None
 
     # What follows runs in the engine thread, or in a guest's.
 
@@ -260,11 +262,12 @@ class Engine:
             self._thread_works = False
             while self._failure is None:
                 idle = self._is_drained()
-                if not idle and not self._guest_works:
+                if not idle and not self.gate.works:
                     self._thread_works = True
                     return True
                 if idle and self._closing:
                     return False
+                self._open_gate()
                 self._changed.wait()
         return False
 
@@ -273,11 +276,8 @@ class Engine:
         self._news.value = 0  # before looking: what comes now is seen, or sets it again
         while (found := self._next()) is not None:
             priority, completion = found
-            completion.started = time.perf_counter()
-            self._flight.append((priority, completion))
-            self._flight.sort(key=lambda entry: entry[0])  # stable: gradients first, then by age
+            self._take(priority, completion)
             self._current = completion
-            completion.operation.news = self._news
             if completion.operation.before is not None:
                 completion.operation.before()
             completion.operation.start()
@@ -286,6 +286,14 @@ class Engine:
             started = True
         return started
 
+    def _take(self, priority: Priority, completion: Completion) -> None:
+        """Add it to those in flight."""
+        operation, completion.started = completion.operation, time.perf_counter()
+        self._flight.append((priority, completion))
+        self._flight.sort(key=lambda entry: entry[0])  # stable: gradients first, then by age
+        self._in_flight_of[operation.queue] = self._in_flight_of.get(operation.queue, 0) + 1
+        operation.news = self._news
+
     def _next(self) -> tuple[Priority, Completion] | None:
         """Take the next operation that may start now from its queue."""
         with self._lock:
@@ -293,24 +301,24 @@ class Engine:
                 queues = self._waiting[priority]
                 for key, queue in queues.items():
                     operation = queue[0].operation
-                    if not self._may_start(operation):
+                    if not self._may_start(operation, queue[0].number):
                         continue
                     completion = queue.popleft()
                     if not queue:
                         del queues[key]
-                    self._in_flight_of[key] = self._in_flight_of.get(key, 0) + 1
                     return priority, completion
         return None
 
-    def _may_start(self, operation: Operation) -> bool:
-        if isinstance(operation, _Call):
+    def _may_start(self, operation: Operation, number: int) -> bool:
+        if isinstance(operation, FunctionCall):
             # It blocks this thread, so a collective in flight could not move meanwhile, and a
             # peer that waits for it would never make the call. Point to point moves inside MPI.
             return all(c.operation.concurrency is None for _, c in self._flight)
         if not operation.is_ready():
             return False
         limit = operation.concurrency
-        return limit is None or self._in_flight_of.get(operation.queue, 0) < limit
+        same = [c.number for _, c in self._flight if c.operation.queue == operation.queue]
+        return limit is None or (len(same) < limit and number - min(same, default=number) <= LEAD)
 
     def _progress_all(self) -> bool:
         moved = False
@@ -320,7 +328,7 @@ class Engine:
         for entry in tuple(self._flight):
             completion = self._current = entry[1]
             operation = completion.operation
-            operation.is_alone, operation.caller_waits = alone, self._guest_works
+            operation.is_alone, operation.caller_waits = alone, bool(self.gate.works)
             operation.is_behind = urgent < entry[0]
             before = operation.moved
             if not completion.carried_out:
@@ -366,11 +374,12 @@ class Engine:
     def _give_out(self, error: BaseException) -> None:
         """Hand the error to everyone who waits."""
         culprit = self._current
-        reason = error if isinstance(error, DistrainError) or culprit is None else _lost(culprit, error)
+        reason = error if isinstance(error, DistrainError) or culprit is None else culprit.lost(error)
         if reason is not error:
             reason.__cause__ = error
         with self._lock:
             self._failure = reason
+            self.gate.busy = 1
             victims = [completion for _, completion in self._flight if completion is not culprit]
             for queues in self._waiting.values():
                 victims += [completion for queue in queues.values() for completion in queue]
@@ -379,7 +388,7 @@ class Engine:
         if culprit is not None and not culprit.is_done:
             culprit.finish(reason)
         for completion in victims:
-            completion.finish(_lost(completion, reason))
+            completion.finish(completion.lost(reason))
 
     def _await_reaction(self) -> None:
         """End the job if nobody reacts to the error that was given out."""
@@ -388,11 +397,3 @@ class Engine:
         if not noticed:
             log.critical("%s: nobody reacted to the failed communication; ending the job", self._name)
             self._abort(1)
-
-
-def _lost(completion: Completion, cause: BaseException) -> CommError:
-    return CommError(
-        str(completion),
-        f"cannot complete: {type(cause).__name__}: {cause}",
-        "look for the first error of any rank; the job must be started again",
-    )

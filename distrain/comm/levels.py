@@ -147,6 +147,14 @@ class LevelsOperation(Operation):
         if not self._short:
             self._levels.turns[self._levels.gather].append(self)
 
+    def go_on(self, stage: int) -> None:
+        """Be in this stage, which a call of C has begun; in place of `start`."""
+        self._stage, self._begun = stage, True
+        if stage == 0:
+            self._levels.turns[self._levels.scatter].append(self)
+        if not self._short:
+            self._levels.turns[self._levels.gather].append(self)
+
     def progress(self) -> bool:
         """Go on as far as the others allow."""
         if self._quarrel is not None:

@@ -20,7 +20,7 @@ from distrain.schedule.ir import Op
 
 IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
 LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
-_ABI = 1
+_ABI = 2
 _LINE = 64  # bytes; staging areas begin on lines of the cache
 _POINTER, _LONG, _INT, _WORD = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from distrain import timeline
+from distrain.errors import CommError
 
 if TYPE_CHECKING:
     from distrain.comm.supervision.call import Call
@@ -56,6 +57,7 @@ class Operation:
         call: what the program called, for a collective of a group.
         members: the ranks of that group.
         guard: compares the call with those of other ranks.
+        proves_agreement: it completes only if all ranks have made the same call; see `tags.py`.
     """
 
     kind = "operation"
@@ -77,6 +79,7 @@ class Operation:
     call: Call | None = None
     members: Members | None = None
     guard: Guard | None = None
+    proves_agreement = False
 
     def is_ready(self) -> bool:
         """Return False while the payload is still being computed; later ones of its queue wait too."""
@@ -97,6 +100,30 @@ class Operation:
     def missing_ranks(self) -> Sequence[int]:
         """Return the ranks of the world that it may wait for, where it is no collective of a group."""
         return ()
+
+
+class FunctionCall(Operation):
+    """Runs a function in the engine thread, alone: used to create communicators."""
+
+    kind = "call"
+    concurrency = 1
+    queue = "call"
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.result: Any = None
+
+    def start(self) -> None:
+        """Call it."""
+        self.result = self.function()
+
+    def progress(self) -> bool:
+        """Return True: there is nothing else to do."""
+        return True
+
+    def waiting_for(self) -> str:
+        """Name all."""
+        return "all ranks of a group to make it too"
 
 
 class Completion:
@@ -164,6 +191,14 @@ class Completion:
                 function(self)
         for function in callbacks:
             function(self)
+
+    def lost(self, cause: BaseException) -> CommError:
+        """Return the error of whoever waits for it, once communication has failed."""
+        return CommError(
+            str(self),
+            f"cannot complete: {type(cause).__name__}: {cause}",
+            "look for the first error of any rank; the job must be started again",
+        )
 
     def _record(self) -> None:
         trace, op = timeline.current(), self.operation

@@ -22,8 +22,9 @@ from distrain.comm.messages import LONGEST_MESSAGE, Program
 from distrain.comm.narrow import NarrowOperation
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
+from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
-from distrain.comm.shared.caller import last_call
+from distrain.comm.shared.caller import call_before, last_call
 from distrain.comm.shared.channel import Channel
 from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
@@ -32,6 +33,7 @@ from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
+from distrain.comm.tags import Tags
 from distrain.errors import LaunchError
 from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective
@@ -44,26 +46,6 @@ SMALLEST_TAG_LIMIT = 32767
 WINDOW = 8
 # Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
 PLANS_KEPT = 256
-
-
-class Tags:
-    """Hands out ranges of tags, round and round.
-
-    Two operations that are in flight together must not share a tag. There are at least 16
-    times more tags than one operation can take, and at most four operations are in flight.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._next = 0
-
-    def take(self, count: int) -> int:
-        """Return the first of `count` consecutive tags; the same on all ranks that ask alike."""
-        if self._next + count > self._limit:
-            self._next = 0
-        first = self._next
-        self._next += count
-        return first
 
 
 class Wire:
@@ -95,7 +77,6 @@ class Wire:
         self.channel, self.levels = channel, levels
         # A timeline shows each collective, which calls of C do not tell about.
         self.direct = None if channel is None else Direct(channel, engine, quick=not settings.timeline)
-        self._quick = None if self.direct is None else self.direct.caller
         if channel is not None and members is not None:
             channel.name = members.name
         if levels is not None and members is not None:
@@ -107,14 +88,12 @@ class Wire:
         if limit is None or limit < SMALLEST_TAG_LIMIT:
             raise LaunchError("MPI", f"largest tag={limit} is below the standard's 32767", "use another MPI")
         # The lower half belongs to collectives, the upper half to the user's send and recv.
-        self.first_user_tag = min(int(limit) // 2, 1 << 20)
+        self.first_user_tag = min(int(limit) // 2, 1 << 30)
         self.tags = Tags(self.first_user_tag)
         self.members = members
         self.timeout_seconds: float | None = None  # of whoever waits for a collective
         self.patience_seconds: float | None = None  # after it the job ends; None: comm.abort_seconds
-        self._calls = 0  # without those of `_quick`, which counts its own
-        if self._quick is not None and members is not None:
-            board.quick[members.key] = self._last_quick_call
+        self._calls = 0  # without those of `quick`, which counts its own
         self.is_clean = True  # False: messages may come that nobody will take
         self._roll: Roll | None = None
         if members is not None and settings.check and self.size > 1:
@@ -132,6 +111,12 @@ class Wire:
             and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
         )
         self.chooser = chooser or Chooser(settings)
+        self.routes = make_routes(self)
+        ways = (self.direct, self.routes)
+        # What carries out a call at once, if anything does.
+        self.quick = next((way.caller for way in ways if way is not None), None)
+        if self.quick is not None and members is not None:
+            board.quick[members.key] = self._last_quick_call
 
     def reduction(
         self,
@@ -140,32 +125,46 @@ class Wire:
         collective: Collective = Collective.ALLREDUCE,
         kind: str = "allreduce",
         wire_dtype: torch.dtype | None = None,
+        call: Call | None = None,
     ) -> Operation:
         """Return the operation that combines a payload in place: in memory, or by a Schedule.
 
         To be called in the same order, with payloads of the same size, on all ranks of the group.
-        With a `wire_dtype` float32 travels between ranks as that; see `narrow.py`.
+        With a `wire_dtype` float32 travels between ranks as that; see `narrow.py`. With a `call` it
+        is signed.
         """
+        operation = self._reduction(buffer, reduction, collective, kind, wire_dtype, call)
+        if call is not None:
+            self.sign(operation, call)
+        return operation
+
+    def _reduction(
+        self,
+        buffer: FlatBuffer,
+        reduction: Reduction,
+        collective: Collective,
+        kind: str,
+        wire_dtype: torch.dtype | None,
+        call: Call | None,
+    ) -> Operation:
         buffer.check(reduction)
         if wire_dtype is not None:
             plan, lanes, _ = self._plan(collective, buffer, able=False)
-            first_tag = self.tags.take(lanes)
-            return NarrowOperation(wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
+            first_tag = self._first_tag(lanes, call)
+            narrow = (wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
+            return self._proving(NarrowOperation(*narrow), call)
         if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
             if self.direct is not None:
                 self.direct.flush()
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         levels, within = self.levels, inside(reduction)
-        able = (
-            levels is not None
-            and collective is Collective.ALLREDUCE
-            and levels.scatter.supports(buffer.dtype, within)
-        )
+        able = collective is Collective.ALLREDUCE and self._able(buffer, reduction)
         plan, lanes, layered = self._plan(collective, buffer, able)
         if levels is None or not layered:
-            return self._messages(plan, lanes, buffer, reduction, self.comm, kind)
-        between = self._messages(plan, lanes, levels.part_of(buffer), within, levels.across, kind)
-        return LevelsOperation(levels, buffer, reduction, between, self.comm.handle, self.size, kind)
+            return self._messages(plan, lanes, buffer, reduction, self.comm, kind, call)
+        between = self._messages(plan, lanes, levels.part_of(buffer), within, levels.across, kind, call)
+        whole = LevelsOperation(levels, buffer, reduction, between, self.comm.handle, self.size, kind)
+        return self._proving(whole, call)
 
     def _messages(
         self,
@@ -175,16 +174,37 @@ class Wire:
         reduction: Reduction,
         comm: MPI.Intracomm,
         kind: str,
+        call: Call | None,
     ) -> Operation:
         """Return the operation that runs a plan."""
-        first_tag = self.tags.take(lanes)
+        first_tag = self._first_tag(lanes, call)
         codes = codes_of(buffer.dtype, reduction) if self.compiled else None
         if codes is not None:
             program = self._program(plan, buffer.itemsize)
-            return CompiledOperation(
-                plan, program, codes, buffer, reduction, comm, first_tag, self.pool, kind
-            )
-        return ScheduleOperation(plan, buffer, reduction, comm, first_tag, self.pool, kind)
+            compiled = (plan, program, codes, buffer, reduction, comm, first_tag, self.pool, kind)
+            return self._proving(CompiledOperation(*compiled), call)
+        return self._proving(
+            ScheduleOperation(plan, buffer, reduction, comm, first_tag, self.pool, kind), call
+        )
+
+    def _first_tag(self, lanes: int, call: Call | None) -> int:
+        """Return the first tag of a Schedule's messages; another where ranks call other things."""
+        return self.tags.take(lanes) + (0 if call is None else self.tags.mark(call))
+
+    def _proving(self, operation: Operation, call: Call | None) -> Operation:
+        operation.proves_agreement = call is not None and self.tags.tell_calls_apart
+        return operation
+
+    def route(self, buffer: FlatBuffer, reduction: Reduction) -> Route | None:
+        """Return how such an allreduce goes in one call of C; None: it does not."""
+        if self.chooser.forced is not None or codes_of(buffer.dtype, reduction) is None:
+            return None
+        plan, lanes, layered = self._plan(Collective.ALLREDUCE, buffer, self._able(buffer, reduction))
+        return Route(self, plan, lanes, layered, self._program(plan, buffer.itemsize), buffer, reduction)
+
+    def _able(self, buffer: FlatBuffer, reduction: Reduction) -> bool:
+        """Return whether the memory of nodes may serve an allreduce; see `levels.py`."""
+        return self.levels is not None and self.levels.scatter.supports(buffer.dtype, inside(reduction))
 
     def number(
         self,
@@ -218,10 +238,20 @@ class Wire:
     @property
     def calls(self) -> int:
         """Collectives called so far."""
-        return self._calls if self._quick is None else self._calls + int(self._quick.calls)
+        return self._calls if self.quick is None else self._calls + int(self.quick.calls)
+
+    def prove_before(self) -> None:
+        """Note what came before the last call of `quick`: such a call begins when all others are complete."""
+        if self.members is None:
+            return
+        last = board.calls.get(self.members.key)
+        number = self.calls - 1
+        before = last[0] if last and last[0].number == number else call_before(self.quick, number)
+        if before is not None:
+            board.proved[self.members.key] = (before.pack(), -1 if board.step is None else board.step)
 
     def _last_quick_call(self) -> tuple[Call, float] | None:
-        return last_call(self._quick, self.calls)
+        return last_call(self.quick, self.calls)
 
     def sign(self, operation: Operation, call: Call) -> None:
         """Let an operation carry the name of the call, and have it compared."""
@@ -229,7 +259,8 @@ class Wire:
         operation.timeout_seconds = self.timeout_seconds
         operation.patience_seconds = self.patience_seconds
         if self._roll is not None:
-            operation.guard = self._roll.enter(call, late=isinstance(operation, SharedOperation))
+            late = operation.proves_agreement or isinstance(operation, SharedOperation)
+            operation.guard = self._roll.enter(call, late)
 
     def _plan(self, collective: Collective, buffer: FlatBuffer, able: bool) -> tuple[Plan, int, bool]:
         """Return this rank's plan, the tags to take for it, and whether it is one between nodes.
@@ -272,6 +303,8 @@ class Wire:
         """
         if self.direct is not None:
             self.direct.close()
+        if self.routes is not None:
+            self.routes.close()
         if self.comm != MPI.COMM_NULL:
             if self._roll is not None:
                 farewell = Farewell(self._roll, self.comm.handle)

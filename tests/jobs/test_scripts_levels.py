@@ -93,3 +93,23 @@ def test_calls_that_differ_are_named(tmp_path: Path, count: int, check: bool) ->
     found = re.search(called, job.stderr)
     assert found, job.stderr
     assert f"{count} elements" in found[0] and f"{count + 1} elements" in found[0]
+
+
+@pytest.mark.parametrize("between", ["hierarchical", "halving_doubling"])
+def test_quick_calls_that_differ_are_named(tmp_path: Path, between: str) -> None:
+    """Sizes and types agree, so that only the tags of the messages differ: a sum here, a maximum there."""
+    script = (
+        PREAMBLE.replace('algorithm="hierarchical"', f'algorithm="{between}"')
+        + """
+for number in range(3):
+    for op in (dist.ReduceOp.SUM, dist.ReduceOp.MAX):
+        dist.all_reduce(torch.ones(1000), op=op)
+assert world.size == 4 and dist.group.WORLD._wire.quick.calls == 4
+dist.all_reduce(torch.ones(1000), op=dist.ReduceOp.MAX if world.rank in (1, 3) else dist.ReduceOp.SUM)
+print("went on", flush=True)
+"""
+    )
+    job = mpirun(script, tmp_path, ranks=4)
+    assert job.returncode == 1 and "went on" not in job.stdout
+    assert re.search(r"called allreduce \(sum\) of 1000 elements of float32", job.stderr), job.stderr
+    assert re.search(r"called allreduce \(max\) of 1000 elements of float32", job.stderr), job.stderr

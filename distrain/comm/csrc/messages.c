@@ -16,9 +16,9 @@
 #include <time.h>
 
 #include "../shared/csrc/reduce.h"
+#include "messages.h"
 
-#define API __attribute__((visibility("default")))
-#define ABI 1
+#define ABI 2
 #define ALIGNMENT 64
 /* Open MPI looks at its TCP sockets in every eighth call only, and a call reports what the one before has
  * found. Whoever sleeps between single calls waits for eight sleeps. */
@@ -66,7 +66,7 @@ typedef struct {
     int64_t step;
 } owner;
 
-typedef struct {
+struct run {
     library mpi;
     plan p;
     lane *lanes;
@@ -85,7 +85,7 @@ typedef struct {
     int64_t room;      /* bytes of a half of a lane's staging area */
     reducer add;
     int64_t moved_at;
-} run;
+};
 
 typedef int (*message32)(const void *, int, int, int, int, int, void *);
 typedef int (*message64)(const void *, int, uintptr_t, int, int, uintptr_t, void *);
@@ -324,8 +324,6 @@ API run *distrain_messages_open(const library *mpi, const plan *p)
     return r;
 }
 
-/* Post the first messages of an operation. Its staging area holds 2 x window x colors halves of `room`
- * bytes. Returns 0 or ERROR + code. */
 API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t room, uintptr_t comm, int first_tag,
                                 int64_t itemsize, int64_t numbers, int type, int op)
 {
@@ -349,8 +347,6 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
     return 0;
 }
 
-/* Go on as far as the others allow. Return to the caller after `work` nanoseconds, or when `news` becomes
- * true; without a message to take, wait for one as long if `waits` is set, and return at once otherwise. */
 API int distrain_messages_advance(run *r, int64_t work, int waits, const volatile int *news, int64_t spin,
                                   int64_t longest)
 {

@@ -140,7 +140,7 @@ class GroupBase(dist.ProcessGroup):
     def __init__(self, wire: Wire, timeout: timedelta) -> None:
         super().__init__(wire.rank, wire.size)  # type: ignore[call-arg]  # a form that the stub lacks
         self._wire: Any = wire
-        self._quick = None if wire.direct is None else wire.direct.caller
+        self._quick = wire.quick
         self._free_quick = (lambda: False) if wire.direct is None else wire.direct.free
         self.set_timeout(timeout)
         self._coalescing: list[DistrainWork] | None = None

@@ -18,6 +18,7 @@ from distrain.comm.exchange import MpiOperation
 from distrain.comm.group.base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
 from distrain.comm.group.sparse import sparse_allreduce
 from distrain.comm.shared.caller import DONE
+from distrain.comm.shared.channel import COMPLETE
 from distrain.comm.supervision.call import Call
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
@@ -52,7 +53,10 @@ class Reductions(GroupBase):
             if not awaited:
                 self._keep(work, found)
             return work
-        return self._join([self._in_pieces(tensor, reduction, awaited) for tensor in found])
+        works = [self._in_pieces(tensor, reduction, awaited) for tensor in found]
+        if awaited and wire.routes is not None:
+            wire.routes.learn(found[0], reduction)
+        return self._join(works)
 
     allreduce_coalesced = allreduce
 
@@ -75,9 +79,11 @@ class Reductions(GroupBase):
         tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
         return self._take_over(answer, tensor, Reduction(name)).wait()
 
-    def _take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+    def _take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
         """Let the engine complete what a call of C has begun."""
         wire = self._wire
+        if wire.routes is not None:
+            return self._go_on(code, tensor, reduction)
         assert wire.direct is not None  # it made the call
         operation = wire.direct.take_over(code, tensor, reduction)
         wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
@@ -87,13 +93,26 @@ class Reductions(GroupBase):
         works = [self._allreduce(piece, reduction, awaited=awaited) for piece in pieces(tensor)]
         return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
 
+    def _go_on(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
+        """Do the same for a call between nodes."""
+        wire = self._wire
+        if code == COMPLETE:
+            wire.engine.leave()
+            return DONE
+        wire.prove_before()
+        operation = wire.routes.take_over(code, tensor, reduction)
+        operation.proves_agreement = True
+        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
+        return DistrainWork(wire.engine, [wire.engine.adopt(operation)], [tensor])
+
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
         host = HostSide()
-        operation = self._wire.reduction(FlatBuffer(host.update(tensor)), reduction)
-        number = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
-        self._wire.sign(operation, number)
+        buffer = FlatBuffer(host.update(tensor))
+        buffer.check(reduction)  # before it counts
+        call = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
         return self._submit(host, operation, [tensor], awaited=awaited)
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
@@ -104,8 +123,8 @@ class Reductions(GroupBase):
     def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         host = HostSide()
         buffer = FlatBuffer(host.update(tensor))
-        operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype)
-        self._wire.sign(operation, self._wire.number("allreduce", buffer.count, wire_dtype, Reduction.SUM))
+        call = self._wire.number("allreduce", buffer.count, wire_dtype, Reduction.SUM)
+        operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype, call=call)
         return self._submit(host, operation, [tensor])
 
     def mpi_allreduce(self, tensor: torch.Tensor) -> DistrainWork:
@@ -133,10 +152,10 @@ class Reductions(GroupBase):
         scratch = torch.empty_like(source)
         result = host.write(tensor) if self.rank() == opts.rootRank else None
         reduction = reduction_of(opts)
-        operation = self._wire.reduction(FlatBuffer(scratch), reduction, kind="reduce")
-        self._wire.sign(
-            operation, self._wire.number("reduce", source.numel(), source.dtype, reduction, opts.rootRank)
-        )
+        buffer = FlatBuffer(scratch)
+        buffer.check(reduction)
+        call = self._wire.number("reduce", source.numel(), source.dtype, reduction, opts.rootRank)
+        operation = self._wire.reduction(buffer, reduction, kind="reduce", call=call)
 
         def after() -> None:
             if result is not None:
@@ -189,10 +208,10 @@ class Reductions(GroupBase):
             first = sum(sizes[: self.rank()])
         mine = scratch[first : first + output.numel()]
         reduction = reduction_of(opts)
-        operation = self._wire.reduction(FlatBuffer(scratch), reduction, collective, kind="reduce_scatter")
-        self._wire.sign(
-            operation, self._wire.number("reduce_scatter", scratch.numel(), scratch.dtype, reduction)
-        )
+        buffer = FlatBuffer(scratch)
+        buffer.check(reduction)
+        call = self._wire.number("reduce_scatter", scratch.numel(), scratch.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, collective, kind="reduce_scatter", call=call)
         after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
         return self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
 
@@ -258,8 +277,8 @@ class Reductions(GroupBase):
         data = torch.from_numpy(byte_view(whole))
         mine = torch.from_numpy(byte_view(own))
         place = data[self.rank() * mine.numel() : (self.rank() + 1) * mine.numel()]
+        call = self._wire.number("all_gather", own.numel(), own.dtype)
         operation = self._wire.reduction(
-            FlatBuffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather"
+            FlatBuffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather", call=call
         )
-        self._wire.sign(operation, self._wire.number("all_gather", own.numel(), own.dtype))
         return self._submit(host, operation, results, lambda: place.copy_(mine), after)

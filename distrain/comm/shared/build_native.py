@@ -16,7 +16,7 @@ __all__ = ["LIBRARY", "BuildError", "build", "find_compiler", "main"]
 
 LIBRARY = Path(__file__).with_name("_shared.so")
 SOURCES = Path(__file__).with_name("csrc")
-MESSAGES = Path(__file__).parents[1] / "csrc" / "messages.c"  # the executor's loop; see comm/messages.py
+MESSAGES = Path(__file__).parents[1] / "csrc"  # the executor's loop; see comm/messages.py and comm/routes.py
 
 
 def build(library: Path = LIBRARY) -> None:
@@ -28,11 +28,11 @@ def build(library: Path = LIBRARY) -> None:
     Raises:
         BuildError: there is no compiler, or it fails.
     """
-    sources = [SOURCES / "channel.c", SOURCES / "reduce.c", MESSAGES]
+    sources = [SOURCES / "channel.c", SOURCES / "reduce.c", MESSAGES / "messages.c"]
     flags = [*native_build.FLAGS, "-fwrapv"]
     headers, soabi = Path(sysconfig.get_path("include")), sysconfig.get_config_var("SOABI")
     if soabi and (headers / "Python.h").exists():
-        sources.append(SOURCES / "caller.c")
+        sources += [SOURCES / "caller.c", MESSAGES / "route.c"]
         flags += [f"-I{headers}", f'-DSOABI="{soabi}"']
     native_build.build(library, lambda compiler, folder: [*flags, *sources])
 

@@ -75,7 +75,7 @@ DONE = DoneWork()
 
 
 @functools.cache
-def _rows() -> dict[Any, bytes]:
+def rows() -> dict[Any, bytes]:
     """Return how the C side calls each type, of torch and of numpy; the layout is that of `csrc/caller.c`."""
     rows: dict[Any, bytes] = {}
     for dtype in native.TYPES:
@@ -110,7 +110,7 @@ def make_caller(channel: Channel) -> Any:
         patience_seconds=PATIENCE_SECONDS,
         limit=LONGEST_BYTES,
         kinds=(torch.Tensor, torch.nn.Parameter),
-        rows=_rows(),
+        rows=rows(),
         names={reduction.value: number for number, reduction in enumerate(REDUCTIONS)},
         done=DONE,
     )
@@ -123,7 +123,17 @@ def last_call(caller: Any, number: int) -> tuple[Call, float] | None:
     """
     if caller.dtype is None:
         return None
-    dtype = caller.dtype
+    return _call(number, caller.dtype, caller.count, caller.reduction), caller.since
+
+
+def call_before(caller: Any, number: int) -> Call | None:
+    """Return the last call but one of a `Caller`, as collective `number`; None: there was none."""
+    if caller.dtype_before is None:
+        return None
+    return _call(number, caller.dtype_before, caller.count_before, caller.reduction_before)
+
+
+def _call(number: int, dtype: Any, count: int, reduction: int) -> Call:
     if isinstance(dtype, np.dtype):
         dtype = getattr(torch, dtype.name)
-    return Call(number, "allreduce", caller.count, dtype, REDUCTIONS[caller.reduction]), caller.since
+    return Call(number, "allreduce", count, dtype, REDUCTIONS[reduction])

@@ -24,6 +24,8 @@ class Board:
         calls: the last collective of each group: what, and when (time.monotonic).
         quick: for groups whose last collective may not be in `calls`: returns it, or None.
         heard: for each group the rank whose notes come here, its last call and its step; see `Roll`.
+        proved: for each group the last collective that all its ranks have called, since it completed here,
+            and the step of this rank.
         earlier: when groups that have ended were last used (time.monotonic).
     """
 
@@ -31,6 +33,7 @@ class Board:
     calls: dict[str, tuple[Call, float]] = field(default_factory=dict)
     quick: dict[str, Callable[[], tuple[Call, float] | None]] = field(default_factory=dict)
     heard: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
+    proved: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     earlier: float = 0.0
 
     def last_call(self) -> float:
@@ -42,7 +45,7 @@ class Board:
     def end(self, group: str) -> None:
         """Forget a group."""
         self.earlier = self.last_call()
-        for notes in (self.calls, self.quick, self.heard):
+        for notes in (self.calls, self.quick, self.heard, self.proved):
             notes.pop(group, None)
 
     def facts(self) -> dict[str, Any]:

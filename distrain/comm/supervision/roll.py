@@ -1,10 +1,10 @@
 """Do all ranks call the same collective? Neighbours tell each other, while the data is on its way.
 
-Each rank of a communicator sends a note of 36 bytes about each of its collectives to the next
-rank, in a ring. If all neighbours agree, all ranks agree; where two differ both of them name the
-two calls at once, long before a timeout, and also when the bytes happen to fit together (a sum
-here, a maximum there). The note travels beside the data, so it costs no latency, but some
-microseconds of the engine thread: `comm.check=false` saves them.
+Each rank of a communicator sends a note of 36 bytes about its collectives to the next rank, in a
+ring. If all neighbours agree, all ranks agree; where two differ both of them name the two calls at
+once, long before a timeout. Collectives that complete only where all ranks have called the same
+(in memory, or by a Schedule whose tags tell calls apart) send notes only when they are late. The
+note travels beside the data, so it costs no latency, but some microseconds of the engine thread.
 """
 
 from __future__ import annotations
@@ -65,12 +65,15 @@ class Roll:
 
     def tell(self, packed: bytes) -> None:
         """Send a note to the next rank, and listen to the one before."""
-        if self._receive is None and not self.is_over:
-            self._receive = self._comm.Recv_init([self._note, MPI.BYTE], self._before, self._tag)
-            self._receive.Start()
+        self._open()
         note = packed + _STEP.pack(-1 if board.step is None else board.step)
         self._sending = [entry for entry in self._sending if not entry[0].Test()]
         self._sending.append((self._comm.Isend([note, MPI.BYTE], self._next, self._tag), note))
+
+    def _open(self) -> None:
+        if self._receive is None and not self.is_over:
+            self._receive = self._comm.Recv_init([self._note, MPI.BYTE], self._before, self._tag)
+            self._receive.Start()
 
     def listen(self) -> None:
         """Compare what has arrived.
@@ -78,6 +81,7 @@ class Roll:
         Raises:
             CommError: another rank made another call.
         """
+        self._open()
         while self._receive is not None and self._receive.Test():
             note = self._note.tobytes()
             packed = note[:CALL_BYTES]
@@ -106,6 +110,10 @@ class Roll:
         """The call is complete and was compared by other means."""
         self._own.pop(number, None)
         self._early.pop(number, None)
+
+    def prove(self, packed: bytes) -> None:
+        """All ranks have made this call: it completed."""
+        board.proved[self._members.key] = (packed, -1 if board.step is None else board.step)
 
     def _compare(self, number: int, theirs: bytes) -> None:
         mine = self._own[number]
@@ -169,6 +177,8 @@ class Guard:
         """
         if complete and self._late:
             self._roll.forget(self._number)
+            self._roll.prove(self._packed)
+            self._roll.listen()  # so that what late ranks tell does not pile up
             return True
         if not self._told:
             if time.perf_counter() - self._since < LATE_SECONDS:

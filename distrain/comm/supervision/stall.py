@@ -7,6 +7,7 @@ from typing import Any
 
 from distrain.comm.operation import Completion
 from distrain.comm.supervision.board import board
+from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.inquiry import Answer, Inquiry
 from distrain.comm.supervision.members import Members, name
 
@@ -27,7 +28,9 @@ def inquire(inquiry: Inquiry, completion: Completion) -> str:
         return "".join(f"\n  {line}" for line in _peers(inquiry, operation.missing_ranks()))
     world = members.world
     answers = inquiry.ask([rank for rank in members.ranks if rank != world.rank])
-    heard = _heard([board.facts(), *(a.facts for a in answers.values() if a.facts)], members)
+    heard = _proved(members) | _heard(
+        [board.facts(), *(a.facts for a in answers.values() if a.facts)], members
+    )
     missing: list[str] = []
     present: list[int] = []
     for rank, answer in answers.items():
@@ -61,6 +64,15 @@ def _heard(facts: Sequence[dict[str, Any]], members: Members) -> dict[int, dict[
     """What others were told last by each rank, whether it can answer or not."""
     notes = [f["heard"][members.key] for f in facts if members.key in f["heard"]]
     return {members.ranks[note["rank"]]: note for note in notes}
+
+
+def _proved(members: Members) -> dict[int, dict[str, Any]]:
+    """What every rank has called, since it completed here: of ranks that cannot answer, and sent no note."""
+    if members.key not in board.proved:
+        return {}
+    packed, step = board.proved[members.key]
+    note = {"number": Call.number_of(packed), "what": str(Call.unpack(packed)), "step": step}
+    return dict.fromkeys(members.ranks, note)
 
 
 def _describe(who: str, answer: Answer, theirs: dict[str, Any] | None, note: dict[str, Any] | None) -> str:

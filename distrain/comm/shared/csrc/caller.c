@@ -1,11 +1,14 @@
 /* Allreduces that the calling thread carries out itself, as one call from Python.
  *
+ * In the memory of a node, or between nodes by a route (../../csrc/route.c).
+ *
  * Through ctypes, with the checks in Python, the way into the exchange took longer than the exchange. The
  * type `Caller` looks at a tensor or an array, takes the channel if nobody has it, begins and waits for a
  * short while. Whatever is not simple it leaves alone: it returns None, and Python goes the general way.
  *
  * The channel belongs to one of three: nobody (FREE), a thread inside a call (CALLING), or Python code that
- * has said so (HELD), such as an operation of the engine. The state changes under the GIL.
+ * has said so (HELD), such as an operation of the engine. The state changes under the GIL. Between nodes it is
+ * MPI that must belong to one thread: the gate of the engine says whether it is free.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,15 +16,30 @@
 #include <structmember.h>
 #include <time.h>
 
+#include "../../csrc/route.h"
 #include "channel.h"
 #include "reduce.h"
 
 enum { FREE, CALLING, HELD };
 enum { TYPE, PER_ITEM, DIVIDES, FIRST_OP }; /* of a row: how the C side calls a type, see caller.py */
 #define UNKNOWN 255
+/* So often a call between nodes goes the general way, which reads what late ranks have told meanwhile. */
+#define LISTENS 1024
 
 static PyObject *str_dtype, *str_is_cpu, *str_is_contiguous, *str_is_neg, *str_is_conj, *str_data_ptr, *str_numel,
     *str_async_op, *str_reduce_op;
+
+/* Of the engine, in Python: comm/gate.py. Read and written under the GIL, `news` also without. */
+typedef struct {
+    int busy;  /* operations wait or are in flight */
+    int works; /* a caller calls MPI, in place of the engine's thread */
+    int news;  /* something was submitted */
+} gate;
+
+/* In Python: Tags of comm/tags.py. */
+typedef struct {
+    int64_t next, limit;
+} tags;
 
 typedef struct {
     PyObject_HEAD
@@ -29,17 +47,27 @@ typedef struct {
     int ranks, spins, yields, state;
     int64_t patience_ns, waited_ns;
     Py_ssize_t limit; /* bytes of the longest payload */
-    unsigned long long calls;
+    unsigned long long calls, turn;
     /* The last call, for reports */
     PyObject *dtype;
     Py_ssize_t count;
     long reduction;
     double since;
+    /* The one before it */
+    PyObject *dtype_before;
+    Py_ssize_t count_before;
+    long reduction_before;
     /* Given by Python */
     PyObject *kinds; /* tuple of the types of tensors */
     PyObject *rows;  /* dtype of torch or numpy -> row */
     PyObject *names; /* name of a reduction -> its number */
     PyObject *done;  /* what a call returns that is complete */
+    /* Between nodes */
+    gate *gate;
+    tags *tags;
+    PyObject *routes; /* (dtype, bytes, reduction) -> address of a route; NULL: this is a channel's */
+    unsigned long long route; /* of the last call */
+    int tag;
 } caller;
 
 static int64_t now_ns(void)
@@ -56,10 +84,65 @@ static PyObject *declined(void)
     Py_RETURN_NONE;
 }
 
+/* Count a call and note it for reports; return the time. */
+static int64_t remember(caller *self, PyObject *dtype, Py_ssize_t count, long reduction)
+{
+    int64_t begin = now_ns();
+    self->calls++;
+    PyObject *forgotten = self->dtype_before;
+    self->dtype_before = self->dtype;
+    self->count_before = self->count;
+    self->reduction_before = self->reduction;
+    self->dtype = Py_NewRef(dtype);
+    Py_XDECREF(forgotten);
+    self->count = count;
+    self->reduction = reduction;
+    self->since = begin * 1e-9;
+    return begin;
+}
+
+/* The same as Tags.take. */
+static int take(tags *t, int64_t count)
+{
+    if (t->next + count > t->limit)
+        t->next = 0;
+    t->next += count;
+    return (int)(t->next - count);
+}
+
+/* Exchange with other nodes. Return as `exchange` does, and COMPLETE if something was submitted meanwhile. Of what
+ * returns a number Python hands the rest to the engine, whose thread leaves MPI alone until then. */
+static PyObject *carry(caller *self, void *payload, Py_ssize_t bytes, PyObject *dtype, long reduction)
+{
+    gate *g = self->gate;
+    PyObject *key = Py_BuildValue("(Onl)", dtype, bytes, reduction);
+    PyObject *found = key ? PyDict_GetItemWithError(self->routes, key) : NULL;
+    Py_XDECREF(key);
+    if (!found || g->busy || g->works || ++self->turn % LISTENS == 0)
+        return declined();
+    route *r = PyLong_AsVoidPtr(found);
+    g->works = 1;
+    g->news = 0;
+    self->route = (uintptr_t)r;
+    self->tag = take(self->tags, r->lanes) + (int)r->mark;
+    int64_t begin = remember(self, dtype, (Py_ssize_t)r->count, reduction);
+    int code;
+    Py_BEGIN_ALLOW_THREADS
+    code = distrain_route_carry(r, payload, self->tag, &g->news, self->patience_ns);
+    Py_END_ALLOW_THREADS
+    self->waited_ns += now_ns() - begin;
+    if (code != COMPLETE || g->busy)
+        return PyLong_FromLong(code);
+    g->works = 0;
+    return Py_NewRef(self->done);
+}
+
 /* Exchange `bytes` of a payload. Return `done`, a number (begun, and not complete: IDLE, MOVED, MISMATCH;
  * the channel is HELD), or None: nothing was begun. */
 static PyObject *exchange(caller *self, void *payload, Py_ssize_t bytes, PyObject *dtype, long reduction)
 {
+    if (self->routes)
+        return carry(self, payload, bytes, dtype, reduction);
     PyObject *found = PyDict_GetItemWithError(self->rows, dtype);
     if (!found || bytes > self->limit || self->state != FREE || reduction < 0)
         return declined();
@@ -67,15 +150,10 @@ static PyObject *exchange(caller *self, void *payload, Py_ssize_t bytes, PyObjec
     if (FIRST_OP + reduction >= PyBytes_GET_SIZE(found) || row[FIRST_OP + reduction] == UNKNOWN)
         return declined();
     self->state = CALLING;
-    self->calls++;
     int type = row[TYPE], per_item = row[PER_ITEM], op = row[FIRST_OP + reduction], code;
     int divisor = reduction == 1 && row[DIVIDES] ? self->ranks : 1;
     size_t count = bytes / (type_size(type) * per_item);
-    int64_t begin = now_ns();
-    Py_XSETREF(self->dtype, Py_NewRef(dtype));
-    self->count = count;
-    self->reduction = reduction;
-    self->since = begin * 1e-9;
+    int64_t begin = remember(self, dtype, (Py_ssize_t)count, reduction);
     Py_BEGIN_ALLOW_THREADS
     code = distrain_shared_begin(self->handle, payload, count, type, per_item, op, divisor, REDUCE | GATHER);
     if (code == IDLE || code == MOVED) {
@@ -204,13 +282,14 @@ static PyObject *caller_take_waited(caller *self, PyObject *unused)
 static int caller_init(caller *self, PyObject *args, PyObject *keywords)
 {
     static char *words[] = {"handle", "ranks", "spins", "yields", "patience_seconds", "limit",
-                            "kinds", "rows", "names", "done", NULL};
-    unsigned long long handle;
+                            "kinds", "rows", "names", "done", "gate", "tags", "routes", NULL};
+    unsigned long long handle, gate_at = 0, tags_at = 0;
     double patience;
-    PyObject *kinds, *rows, *names, *done;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KiiidnO!O!O!O", words, &handle, &self->ranks, &self->spins,
+    PyObject *kinds, *rows, *names, *done, *routes = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KiiidnO!O!O!O|KKO!", words, &handle, &self->ranks, &self->spins,
                                      &self->yields, &patience, &self->limit, &PyTuple_Type, &kinds,
-                                     &PyDict_Type, &rows, &PyDict_Type, &names, &done))
+                                     &PyDict_Type, &rows, &PyDict_Type, &names, &done, &gate_at, &tags_at,
+                                     &PyDict_Type, &routes))
         return -1;
     self->handle = (channel *)(uintptr_t)handle;
     self->patience_ns = (int64_t)(patience * 1e9);
@@ -218,6 +297,9 @@ static int caller_init(caller *self, PyObject *args, PyObject *keywords)
     Py_XSETREF(self->rows, Py_NewRef(rows));
     Py_XSETREF(self->names, Py_NewRef(names));
     Py_XSETREF(self->done, Py_NewRef(done));
+    self->gate = (gate *)(uintptr_t)gate_at;
+    self->tags = (tags *)(uintptr_t)tags_at;
+    Py_XSETREF(self->routes, Py_XNewRef(routes));
     return 0;
 }
 
@@ -225,10 +307,12 @@ static void caller_dealloc(caller *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->dtype);
+    Py_XDECREF(self->dtype_before);
     Py_XDECREF(self->kinds);
     Py_XDECREF(self->rows);
     Py_XDECREF(self->names);
     Py_XDECREF(self->done);
+    Py_XDECREF(self->routes);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -245,10 +329,15 @@ static PyMethodDef METHODS[] = {
 static PyMemberDef MEMBERS[] = {
     {"calls", T_ULONGLONG, offsetof(caller, calls), READONLY, NULL},
     {"dtype", T_OBJECT, offsetof(caller, dtype), READONLY, NULL}, /* None before the first call */
+    {"dtype_before", T_OBJECT, offsetof(caller, dtype_before), READONLY, NULL},
+    {"count_before", T_PYSSIZET, offsetof(caller, count_before), READONLY, NULL},
+    {"reduction_before", T_LONG, offsetof(caller, reduction_before), READONLY, NULL},
     {"count", T_PYSSIZET, offsetof(caller, count), READONLY, NULL},
     {"reduction", T_LONG, offsetof(caller, reduction), READONLY, NULL},
     {"state", T_INT, offsetof(caller, state), READONLY, NULL}, /* 0: calls may come */
     {"since", T_DOUBLE, offsetof(caller, since), READONLY, NULL},
+    {"route", T_ULONGLONG, offsetof(caller, route), READONLY, NULL},
+    {"tag", T_INT, offsetof(caller, tag), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -1,0 +1,18 @@
+/* One rank's part of a Schedule, run over MPI point to point: see messages.c. */
+#pragma once
+#include <stdint.h>
+
+#define API __attribute__((visibility("default")))
+
+typedef struct run run;
+
+/* Post the first messages of an operation. Its staging area holds 2 x window x colors halves of `room`
+ * bytes. Returns 0 or 1000 + an error code of MPI. */
+API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t room, uintptr_t comm, int first_tag,
+                                int64_t itemsize, int64_t numbers, int type, int op);
+
+/* Go on as far as the others allow. Return to the caller after `work` nanoseconds, or when `news` becomes
+ * true; without a message to take, wait for one as long if `waits` is set, and return at once otherwise.
+ * Returns 0 (nothing came), 1 (something did), 2 (complete), or 1000 + an error code of MPI. */
+API int distrain_messages_advance(run *r, int64_t work, int waits, const volatile int *news, int64_t spin,
+                                  int64_t longest);
