@@ -39,9 +39,10 @@ def test_stdin_is_empty() -> None:
 
 
 def test_starter_that_cannot_be_run(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(LaunchError, match="cannot be started"):
         run(Command((str(tmp_path / "mpirun"),), {}))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # A launcher process of its own, whose "mpirun" tells what it gets. It answers each line on stdin of the test.
