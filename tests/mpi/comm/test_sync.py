@@ -8,9 +8,8 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from small_net import batch, make_net, same_gradients_everywhere, step
 from torch.nn.parallel import DistributedDataParallel
-from wire_cases import same_bits
 
 from distrain.comm import runtime
 from distrain.comm.settings import CommSettings
@@ -27,15 +26,6 @@ CASES = {
 }
 
 
-def batch(rank: int, step: int) -> torch.Tensor:
-    return torch.randn(8, 10, generator=torch.Generator().manual_seed(100 * step + rank))
-
-
-def make_net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(10, 33), nn.ReLU(), nn.Linear(33, 7))
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_mean_gradients(world: World, name: str) -> None:
     settings, precision = CASES[name]
@@ -44,21 +34,9 @@ def test_mean_gradients(world: World, name: str) -> None:
         make_net(), process_group=synchroniser.group, bucket_cap_mb=0.001, gradient_as_bucket_view=True
     )
     synchroniser.attach(net)
-    for step in range(3):  # DDP arranges its buckets anew after the first
-        net.zero_grad()
-        net(batch(world.rank, step)).square().mean().backward()
-        alone = []
-        for rank in range(world.size):
-            single = make_net()
-            single(batch(rank, step)).square().mean().backward()
-            alone.append([p.grad for p in single.parameters()])
-        for mine, *all_ranks in zip((p.grad for p in net.parameters()), *alone, strict=True):
-            bound = world.size * precision * torch.stack(all_ranks).abs().mean(0).max().item()
-            torch.testing.assert_close(mine, torch.stack(all_ranks).mean(0), rtol=0, atol=bound)
-    flat = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
-    everyone = [torch.empty_like(flat) for _ in range(world.size)]
-    dist.all_gather(everyone, flat)
-    assert all(same_bits(flat, other) for other in everyone)
+    for number in range(3):  # DDP arranges its buckets anew after the first
+        step(net, world, number, precision)
+    assert same_gradients_everywhere(net, world)
     synchroniser.close()
 
 
@@ -69,8 +47,8 @@ def test_waiting_for_gradients_is_seen(world: World, name: str) -> None:
     synchroniser = make_synchroniser(CASES[name][0])
     net = DistributedDataParallel(make_net(), process_group=synchroniser.group)
     synchroniser.attach(net)
-    for step in range(2):  # DDP arranges its buckets anew in the second
-        net(batch(world.rank, step)).square().mean().backward()
+    for number in range(2):  # DDP arranges its buckets anew in the second
+        net(batch(world.rank, number)).square().mean().backward()
     dist.barrier()
     engine = runtime.current().engine
     engine.take_exposed_seconds()
