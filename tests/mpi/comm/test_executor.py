@@ -117,10 +117,11 @@ def test_hundreds_of_collectives_leave_nothing_behind(wire: Wire) -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(300):
+        for _ in range(500):
             execute(wire, payload, Reduction.MAX, Collective.ALLREDUCE)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert grown < 10_000  # bytes; one object kept for each collective would be more
+    # The least Python object has 56 bytes: one kept of each collective would be 28,000.
+    assert grown < 20_000
