@@ -50,7 +50,7 @@ if "distrain" in sys.orig_argv and "-m" in sys.orig_argv:
     here, epoch, load = os.path.dirname(__file__), loader.TrainLoader.epoch, store.load_pieces
 
     def noted(self, number, start=0, total=None):
-        with open(f"{here}/rank-{self._rank}.jsonl", "a") as notes:
+        with open(f"{here}/rank-{os.environ['OMPI_COMM_WORLD_RANK']}.jsonl", "a") as notes:
             for step, batch in enumerate(epoch(self, number, start, total), start):
                 notes.write(json.dumps([number, step, batch.indices.tolist()]) + "\\n")
                 notes.flush()
