@@ -107,7 +107,7 @@ def test_arrays_of_numpy_too(group: Any) -> None:
         assert (array == everyone(group.size())).all()
 
 
-@pytest.mark.parametrize("count", (10, 5000, 300_000))
+@pytest.mark.parametrize("count", (10, 300_000))
 def test_a_late_rank_is_waited_for_by_the_engine(group: Any, count: int) -> None:
     """Later than a call waits by itself; the time shows as waiting for communication."""
     late = group.size() - 1
@@ -117,7 +117,7 @@ def test_a_late_rank_is_waited_for_by_the_engine(group: Any, count: int) -> None
         runtime.current().engine.take_exposed_seconds()
         tensor = torch.full((count,), group.rank() + 1.0)
         if group.rank() == late:
-            time.sleep(0.06)
+            time.sleep(0.25)  # far longer than the others may come late on a busy machine
         work = group.allreduce([tensor], OPTIONS)
         assert work.wait() and tensor.eq(group.size() * (group.size() + 1) / 2).all()
         if group.rank() != late:
