@@ -109,6 +109,7 @@ def test_steady_state_takes_no_new_staging(wire: Wire) -> None:
     assert wire.pool.allocated_bytes <= (wire.settings.colors or 1) * WINDOW * most_receives * 256
 
 
+@pytest.mark.ranks(3)  # enough for all kinds of steps; each takes a second
 def test_hundreds_of_collectives_leave_nothing_behind(wire: Wire) -> None:
     payload = torch.ones(wire.size * 50)
     for _ in range(50):
