@@ -15,7 +15,6 @@ from distrain.comm.narrow import WIRE_DTYPES
 from distrain.comm.node_first import NodeFirst
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.settings import CommSettings
-from distrain.comm.work import DistrainWork
 from distrain.errors import ConfigError
 
 Hook = Callable[[Any, dist.GradBucket], torch.futures.Future]
@@ -54,12 +53,13 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
     """
     if settings.sync == "gloo":
         group = dist.new_group(backend="gloo")
-        return Synchroniser(group=group, hook=_timed(_averaging(group)))
+        gloo = _averaging(lambda group, data: dist.all_reduce(data, group=group, async_op=True), group)
+        return Synchroniser(group=group, hook=_timed(gloo))
     if settings.sync == "nccl":
         _require_nccl("comm.sync", "distrain")
         return Synchroniser(group=dist.new_group(backend="nccl"), is_timed=False)
     if settings.sync == "mpi":
-        return Synchroniser(hook=_summing(lambda group, data: group.mpi_allreduce(data)))
+        return Synchroniser(hook=_averaging(lambda group, data: group.mpi_allreduce(data)))
     if settings.sync == "horovod":
         from distrain.comm.horovod import Horovod
 
@@ -71,23 +71,13 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
         first = NodeFirst(runtime.current().world, "nccl", dtype)
         return Synchroniser(hook=_timed(first.average), close=first.close)
     if dtype is not None:
-        return Synchroniser(hook=_summing(lambda group, data: group.narrow_allreduce(data, dtype)))
+        return Synchroniser(hook=_averaging(lambda group, data: group.narrow_allreduce(data, dtype)))
     return Synchroniser()
 
 
 def _require_nccl(setting: str, instead: str) -> None:
     if not (torch.cuda.is_available() and dist.is_nccl_available()):
         raise ConfigError(setting, "nccl needs GPUs, and torch sees none", f"use {setting}={instead}")
-
-
-def _averaging(group: dist.ProcessGroup) -> Hook:
-    """Return a hook that does what DDP does without one."""
-
-    def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future:
-        data = bucket.buffer().div_(group.size())
-        return dist.all_reduce(data, group=group, async_op=True).get_future().then(lambda f: f.value()[0])
-
-    return hook
 
 
 def _timed(hook: Hook) -> Hook:
@@ -106,14 +96,18 @@ def _timed(hook: Hook) -> Hook:
     return timed
 
 
-def _summing(allreduce: Callable[[DistrainProcessGroup, torch.Tensor], DistrainWork]) -> Hook:
-    """Return a hook that averages with a function that sums."""
+def _averaging(
+    allreduce: Callable[[Any, torch.Tensor], dist.Work], group: dist.ProcessGroup | None = None
+) -> Hook:
+    """Return a hook that averages with a function that sums over a group; None: all ranks, by distrain."""
 
     def hook(state: Any, bucket: dist.GradBucket) -> torch.futures.Future:
-        group = dist.group.WORLD
-        assert isinstance(group, DistrainProcessGroup), "communication was not started"
+        ranks = group
+        if ranks is None:
+            ranks = dist.group.WORLD
+            assert isinstance(ranks, DistrainProcessGroup), "communication was not started"
         # Divided first, as DDP itself does: a sum of many gradients can exceed the range of fp16.
-        data = bucket.buffer().div_(group.size())
-        return allreduce(group, data).get_future().then(lambda future: future.value()[0])
+        data = bucket.buffer().div_(ranks.size())
+        return allreduce(ranks, data).get_future().then(lambda future: future.value()[0])
 
     return hook

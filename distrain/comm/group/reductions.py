@@ -53,7 +53,10 @@ class Reductions(GroupBase):
             if not awaited:
                 self._keep(work, found)
             return work
-        works = [self._in_pieces(tensor, reduction, awaited) for tensor in found]
+        works = [
+            self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
+            for tensor in found
+        ]
         if awaited and wire.routes is not None:
             wire.routes.learn(found[0], reduction)
         return self._join(works)
@@ -89,8 +92,10 @@ class Reductions(GroupBase):
         wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
         return self._submit(HostSide(), operation, [tensor], awaited=True)
 
-    def _in_pieces(self, tensor: torch.Tensor, reduction: Reduction, awaited: bool) -> DistrainWork:
-        works = [self._allreduce(piece, reduction, awaited=awaited) for piece in pieces(tensor)]
+    def _in_pieces(
+        self, tensor: torch.Tensor, combine: Callable[[torch.Tensor], DistrainWork]
+    ) -> DistrainWork:
+        works = [combine(piece) for piece in pieces(tensor)]
         return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
 
     def _go_on(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
@@ -117,8 +122,7 @@ class Reductions(GroupBase):
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
-        works = [self._narrow_allreduce(piece, wire_dtype) for piece in pieces(tensor)]
-        return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
+        return self._in_pieces(tensor, lambda piece: self._narrow_allreduce(piece, wire_dtype))
 
     def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         host = HostSide()

@@ -84,22 +84,21 @@ def decoders() -> list[Check]:
 
 def exchange() -> Check:
     """Look at the C code with which the ranks of a node combine in its memory."""
-    facts, reason = ask_python(_EXCHANGE)
-    if facts is not None and facts["built"]:
-        return Check("exchange in memory", "ok", facts["text"], facts=facts)
-    reason = facts["text"] if facts else reason
-    do = "ranks of one node send messages instead; install a C compiler (gcc), then " + _REINSTALL
-    return Check("exchange in memory", "slower", f"not usable: {reason}", do)
+    return _compiled("exchange in memory", _EXCHANGE, "ranks of one node send messages instead")
 
 
 def checksums() -> Check:
     """Look at the C code that checks images while they are loaded."""
-    facts, reason = ask_python(_CHECKSUM)
+    return _compiled("checksums", _CHECKSUM, "zlib checks images, and data loads slower")
+
+
+def _compiled(name: str, script: str, without: str) -> Check:
+    facts, reason = ask_python(script)
     if facts is not None and facts["built"]:
-        return Check("checksums", "ok", facts["text"], facts=facts)
+        return Check(name, "ok", facts["text"], facts=facts)
     reason = facts["text"] if facts else reason
-    do = "zlib checks images, and data loads slower; install a C compiler (gcc), then " + _REINSTALL
-    return Check("checksums", "slower", f"not usable: {reason}", do)
+    do = f"{without}; install a C compiler (gcc), then {_REINSTALL}"
+    return Check(name, "slower", f"not usable: {reason}", do)
 
 
 def peers() -> list[Check]:
