@@ -12,14 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "allreduce", "destroy_process_group", "init_process_group"]
+_API = ("allreduce", "bucket_bytes", "destroy_process_group", "init_process_group")
+__all__ = ["__version__", "allreduce", "bucket_bytes", "destroy_process_group", "init_process_group"]
 
 if TYPE_CHECKING:
-    from distrain.comm.api import allreduce, destroy_process_group, init_process_group
+    from distrain.comm.api import allreduce, bucket_bytes, destroy_process_group, init_process_group
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("allreduce", "init_process_group", "destroy_process_group"):
+    if name in _API:
         from distrain.comm import api
 
         found = globals()[name] = getattr(api, name)  # a second look costs nothing

@@ -6,7 +6,7 @@ gradients, computed in no time), and the step. All synchronisers take turns in o
 
 Ranks that share the cores of one machine cannot show overlap with real compute: what one rank computes
 another cannot. `sleep:SECONDS` stands for a GPU: a model of layers of equal size, whose backward takes
-that long and leaves the cores free.
+that long and leaves the cores free; `sleep:SECONDS:resnet50` has the layers of that model.
 """
 
 from __future__ import annotations
@@ -92,11 +92,17 @@ class Workload:
         return [parameter.numel() for parameter in self.model.parameters()]
 
 
-def sleeping(payload_bytes: int, seconds: float, rank: int) -> Workload:
-    """Return a model of `LAYERS` equal layers that sleeps."""
+def sleeping(name: str, payload_bytes: int, seconds: float, rank: int) -> Workload:
+    """Return a model that sleeps, with the layers of a real one or, without a name, `LAYERS` equal layers."""
     value = torch.tensor(float(rank + 1), requires_grad=True)
     sizes = [payload_bytes // 4 // LAYERS] * LAYERS
+    if name:
+        sizes = [parameter.numel() for parameter in _model(name, 1000).parameters()]
     return Workload(Sleeper(sizes, seconds), lambda model: model(value).backward())
+
+
+def _model(name: str, classes: int) -> nn.Module:
+    return create_model(ModelSettings(name=name), classes, 0)
 
 
 def real(name: str, images: int, rank: int) -> Workload:
@@ -104,7 +110,7 @@ def real(name: str, images: int, rank: int) -> Workload:
     made = torch.Generator().manual_seed(rank)
     pixels = torch.randn(images, 3, 64, 64, generator=made)
     labels = torch.randint(10, (images,), generator=made)
-    model = create_model(ModelSettings(name=name), 10, 0)
+    model = _model(name, 10)
 
     def step(module: nn.Module) -> None:
         nn.functional.cross_entropy(module(pixels), labels).backward()
@@ -244,9 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, required=True)
     parser.add_argument("--sleep", type=float, required=True, help="seconds; below 0: the real model")
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, help="empty: equal layers")
     parser.add_argument("--images", type=int, required=True)
-    parser.add_argument("--bucket", type=int, required=True)
+    parser.add_argument("--bucket", type=int, required=True, help="0: chosen")
     parser.add_argument("--names", required=True)
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--settings", required=True, help="CommSettings as JSON")
@@ -256,10 +262,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.sleep < 0:
         work = real(given.model, given.images, world.rank)
     else:
-        work = sleeping(given.bytes, given.sleep, world.rank)
+        work = sleeping(given.model, given.bytes, given.sleep, world.rank)
     with contextlib.ExitStack() as end:
         end.callback(distrain.destroy_process_group)
-        lines = run(work, given.names.split(","), given.bucket, given.iterations)
+        bucket_bytes = given.bucket or distrain.bucket_bytes(work.model)
+        lines = run(work, given.names.split(","), bucket_bytes, given.iterations)
     if world.rank == 0:
         with open(given.out, "w") as out:
             out.writelines(json.dumps(line) + "\n" for line in lines)

@@ -112,6 +112,20 @@ def allreduce(
     dist.all_reduce(_tensor_of(array), _operation_of(op), group=group)
 
 
+def bucket_bytes(module: torch.nn.Module) -> int:
+    """Return how large DDP's buckets for the gradients of a module should be, in bytes.
+
+    From the size of all gradients, the hosts and the speed of their links: the last bucket of a step is
+    hidden by nothing, and each costs some time. ``DistributedDataParallel`` wants them as ``bucket_cap_mb``,
+    in units of 2**20 bytes.
+
+    Raises:
+        UsageError: communication was not started.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return runtime.current().bucket_bytes(sum(p.numel() * p.element_size() for p in trained))
+
+
 def _tensor_of(array: Any) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array

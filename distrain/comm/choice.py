@@ -12,6 +12,7 @@ from distrain.comm import tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise, payload_rate
+from distrain.schedule.buckets import advise_bucket_bytes
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
 
@@ -77,6 +78,12 @@ class Chooser:
                 return measured
         speeds = self.speeds if table is None else table.speeds
         return advise(nodes, collective, payload_bytes, self.rails, speeds)
+
+    def bucket_bytes(self, nodes: Sequence[int], gradient_bytes: int) -> int:
+        """Return the size of DDP's buckets; see `schedule/buckets.py`."""
+        table = self.table_for(nodes)
+        speeds = self.speeds if table is None else table.speeds
+        return advise_bucket_bytes(nodes, gradient_bytes, self.rails, speeds)
 
     def table_for(self, nodes: Sequence[int]) -> tuning.Table | None:
         """Return the table measured on a machine of this shape; None: there is none."""

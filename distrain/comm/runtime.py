@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain import timeline
+from distrain.comm import rest
 from distrain.comm.choice import Chooser, make_chooser
 from distrain.comm.engine import Engine
 from distrain.comm.process import mpi
@@ -47,12 +48,20 @@ class Runtime:
     chooser: Chooser
     inquiry: Inquiry | None
 
+    def bucket_bytes(self, gradient_bytes: int) -> int:
+        """Return the size of DDP's buckets for gradients of so many bytes in all."""
+        chosen = self.settings.bucket_bytes
+        return chosen or self.chooser.bucket_bytes(self._nodes, gradient_bytes)
+
+    @property
+    def _nodes(self) -> tuple[int, ...]:
+        return tuple(self.world.node_names.index(host) for host in self.world.hosts)
+
     def describe_allreduce(self, payload_bytes: int) -> str:
         """Say for people how an array of this size is summed over all ranks, and who decided that."""
         if self.settings.node_memory and self.world.nodes == 1 and native.build_info()[0]:
             return "memory of the node"
-        nodes = tuple(self.world.node_names.index(host) for host in self.world.hosts)
-        return self.chooser.describe(nodes, payload_bytes)
+        return self.chooser.describe(self._nodes, payload_bytes)
 
 
 _runtime: Runtime | None = None
@@ -76,6 +85,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             )
         if _runtime is None:
             comm = mpi.initialize()
+            rest.watch(mpi.event_sets())
             chosen = settings or CommSettings()
             world = mpi.discover_world(comm)
             name = name_of(world, world.rank)

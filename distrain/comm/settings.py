@@ -52,7 +52,12 @@ class CommSettings(Settings):
     check: bool = Field(
         True, description="ranks compare what they call; those that disagree are named at once"
     )
-    bucket_bytes: Bytes = Field(25 << 20, gt=0, description="size of the gradient buckets of DDP")
+    bucket_bytes: Bytes | None = Field(
+        None,
+        gt=0,
+        description="size of the gradient buckets of DDP; null: chosen from the size of the gradients, the "
+        "hosts and the speed of their links",
+    )
     timeline: bool = Field(
         False,
         description="write a trace of every rank into the run folder, for ui.perfetto.dev; messages are then "

@@ -28,6 +28,7 @@ from distrain.train.device import pick_device
 from distrain.train.loop import train
 from distrain.train.models import create as create_model
 from distrain.train.parts import Parts
+from distrain.units import format_bytes
 from distrain.worker import records, wiring
 from distrain.world import World
 
@@ -75,18 +76,20 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
     check_classes(config, train_store.classes, val_store.classes)
     distrain.init_process_group(config.comm)
+    classes = config.model.num_classes or len(train_store.classes)
+    model = create_model(config.model, classes, config.seed)
+    bucket_bytes = distrain.bucket_bytes(model)
     if world.rank == 0:
-        allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes)
-        log.info("gradients travel by %s", allreduce)
+        allreduce = runtime.current().describe_allreduce(bucket_bytes)
+        log.info("gradients travel in buckets of %s by %s", format_bytes(bucket_bytes), allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
     device = pick_device(config.train.device, world)
     loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
-    classes = config.model.num_classes or len(train_store.classes)
     result = train(
         Parts(
             settings=config.train,
-            model=create_model(config.model, classes, config.seed),
+            model=model,
             loader=loader,
             eval_loader=eval_loader,
             world=world,
@@ -96,7 +99,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             seed=config.seed,
             config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
             channels_last=config.model.channels_last,
-            bucket_bytes=config.comm.bucket_bytes,
+            bucket_bytes=bucket_bytes,
             synchroniser=synchroniser,
             exposed_comm_seconds=(
                 wiring.accumulated(runtime.current().engine.take_exposed_seconds)

@@ -14,12 +14,13 @@ def ddp(
     compute: Annotated[
         str,
         typer.Option(
-            help="resnet18, ... for real compute; sleep:200ms for a model that leaves the cores free"
+            help="resnet18, ... for real compute; sleep:200ms for a model that leaves the cores free, "
+            "of equal layers or sleep:200ms:resnet50 of those of a model"
         ),
     ] = "resnet18",
-    size: Annotated[str, typer.Option("--bytes", help="gradients of a sleeping model")] = "25MB",
+    size: Annotated[str, typer.Option("--bytes", help="gradients of a model of equal layers")] = "25MB",
     images: Annotated[int, typer.Option(min=1, help="images of 64 x 64 of each rank, for a real model")] = 16,
-    bucket: Annotated[str | None, typer.Option(help="DDP's buckets; default: that of training")] = None,
+    bucket: Annotated[str | None, typer.Option(help="DDP's buckets; default: chosen as in training")] = None,
     against: Annotated[str, typer.Option(help="peers, out of gloo,mpi,horovod")] = "gloo,horovod",
     iterations: Annotated[int, typer.Option(min=3)] = 11,
     machines: Annotated[
@@ -43,13 +44,14 @@ def ddp(
             raise UsageError(
                 "--against", f"{name!r} is no peer{nearest(name, known)}", f"use {','.join(known)}"
             )
-    kind, _, length = compute.partition(":")
-    seconds = parse_seconds(length) if kind == "sleep" else -1.0
+    kind, *rest = compute.split(":")
+    seconds = parse_seconds(rest[0] if rest else "") if kind == "sleep" else -1.0
+    model = "".join(rest[1:2]) if kind == "sleep" else kind
     emulation = Emulation(machines, rails, rate) if machines else None
     settings = CommSettings(link_gbit=None if emulation is None else emulation.link_gbit)
-    arguments = ["--bytes", str(parse_bytes(size)), "--sleep", str(seconds), "--model", kind]
+    arguments = ["--bytes", str(parse_bytes(size)), "--sleep", str(seconds), "--model", model]
     arguments += ["--images", str(images), "--names", ",".join(["distrain", *peers])]
-    arguments += ["--bucket", str(parse_bytes(bucket) if bucket else settings.bucket_bytes)]
+    arguments += ["--bucket", str(parse_bytes(bucket) if bucket else 0)]
     arguments += ["--iterations", str(iterations), "--settings", settings.model_dump_json()]
     lines = run_ranks("distrain.bench.ddp", arguments, ranks, emulation)
     if as_json:
