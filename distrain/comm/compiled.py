@@ -17,14 +17,14 @@ from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.messages import COMPLETE, ERROR, MOVED, Program, Run
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan
+from distrain.comm.rest import LONGEST_SECONDS, SPIN_SECONDS
 from distrain.comm.shared import native
-from distrain.comm.watch import Pace
 
 # After so long the engine looks around: at notes of other ranks, mostly. New work ends the call at once.
 WORK_NANOSECONDS = 20_000_000
 # The first calls are shorter: notes are compared while data is on its way, not when others wait for the core.
 FIRST_NANOSECONDS = 2_000_000
-SPIN, LONGEST = round(Pace.SPIN_SECONDS * 1e9), round(Pace.LONGEST_SECONDS * 1e9)
+SPIN, LONGEST = round(SPIN_SECONDS * 1e9), round(LONGEST_SECONDS * 1e9)
 # Short payloads are a chain of short waits, and a sleeper gets its core back late where others want it:
 # they poll for longer, giving the core away between polls. 16 hosts, 1 MB, beside busy threads: 31 ms -> 19.
 # Only a caller that waits does so: beside a backward pass each poll delays its threads, on some rank a lot.

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from distrain.comm.gate import Gate
+from distrain.comm.lineup import Lineup
 from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
-from distrain.comm.watch import Exposure, Pace, Watch
+from distrain.comm.rest import Pace, ring
+from distrain.comm.watch import Exposure, Watch
 from distrain.errors import CommError, DistrainError
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,6 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
-# How far the first and the last operation of a queue that are in flight may be apart; see `tags.RANGE`.
-LEAD = 200
-_PRIORITIES = tuple(Priority)  # to walk through an Enum costs a frame a member
 
 
 class Engine:
@@ -58,15 +56,14 @@ class Engine:
         self._name = name
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # taken by its lock where nobody waits: that is C
-        self._waiting: dict[Priority, dict[Hashable, deque[Completion]]] = {p: {} for p in _PRIORITIES}
-        self._flight: list[tuple[Priority, Completion]] = []
-        self._in_flight_of: dict[Hashable, int] = {}
+        self._lineup = Lineup()  # taken from and added to under the lock
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
         self.gate = Gate()
         self._news = self.gate.news_cell  # something was submitted: ends a `progress` that waits
         self._has_waited = False  # the last round slept already
+        self._awaits_payload = False  # it left something that cannot start yet
         self._thread_works = False  # the engine's thread is at it
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self.exposed = Exposure()
@@ -74,7 +71,7 @@ class Engine:
             name,
             stall_seconds,
             abort_seconds,
-            lambda: [completion for _, completion in tuple(self._flight)],
+            lambda: [completion for _, completion in tuple(self._lineup.flight)],
             inquire,
             lambda: abort(1),
         )
@@ -102,10 +99,13 @@ class Engine:
                 raise completion.lost(self._failure) from self._failure
             if self._closing:
                 raise CommError(str(completion), "came after the engine was closed", "communicate earlier")
-            self._waiting[priority].setdefault(operation.queue, deque()).append(completion)
+            self._lineup.add(priority, completion)
             self.gate.busy = self._news.value = 1
             if not awaited:
                 self._changed.notify()
+            moves = self._thread_works or self.gate.works
+        if moves:
+            ring()  # it may sleep until a message comes
         return completion
 
     def call(self, function: Callable[[], Result]) -> Result:
@@ -150,7 +150,7 @@ class Engine:
     def is_busy(self, queue: Hashable) -> bool:
         """Return whether an operation of this queue waits or is in flight."""
         with self._lock:
-            return queue in self._in_flight_of or any(queue in self._waiting[p] for p in _PRIORITIES)
+            return self._lineup.holds(queue)
 
     def take_exposed_seconds(self) -> float:
         """Return the time in which compute waited for communication since the last call."""
@@ -160,10 +160,7 @@ class Engine:
     def is_idle(self) -> bool:
         """True if nothing is queued or in flight."""
         with self._lock:
-            return self._is_drained()
-
-    def _is_drained(self) -> bool:
-        return not self._flight and not any(self._waiting[p] for p in _PRIORITIES)
+            return self._lineup.is_empty
 
     def disown(self) -> None:
         """This process was just forked from the one whose threads work here: refuse whatever is submitted."""
@@ -185,7 +182,7 @@ class Engine:
             raise CommError(
                 self._name,
                 f"communication is still in flight after {timeout_seconds:g} s: "
-                + "; ".join(self._watch.describe(completion) for _, completion in self._flight),
+                + "; ".join(self._watch.describe(completion) for _, completion in self._lineup.flight),
                 "make sure that all ranks take part in every collective before they end",
             )
         self._watch.stop()
@@ -195,10 +192,9 @@ class Engine:
     def _becomes_guest(self, completion: Completion) -> bool:
         """Take the engine thread's place if this operation is all there is, and none other moves it yet."""
         with self._lock:
-            waiting = [queue for p in _PRIORITIES for queue in self._waiting[p].values()]
-            if self._thread_works or self.gate.works or self._flight or self._failure is not None:
+            if self._thread_works or self.gate.works or self._failure is not None:
                 return False
-            if len(waiting) != 1 or len(waiting[0]) != 1 or waiting[0][0] is not completion:
+            if not self._lineup.is_only(completion):
                 return False
             self.gate.works = completion.operation.waits and completion.operation.is_ready()
             return bool(self.gate.works)
@@ -228,7 +224,7 @@ class Engine:
         with self._lock:
             self._submitted += 1
             completion = Completion(operation, self._submitted)
-            self._take(Priority.GRADIENT, completion)
+            self._lineup.start(Priority.GRADIENT, completion, self._news)
             if operation.guard is not None:
                 operation.guard.begin()
             self.gate.busy, self.gate.works = 1, 0
@@ -236,7 +232,7 @@ class Engine:
         return completion
 
     def _open_gate(self) -> None:
-        self.gate.busy = not self._is_drained() or self._closing or self._failure is not None
+        self.gate.busy = not self._lineup.is_empty or self._closing or self._failure is not None
 
     # What follows runs in the engine thread, or in a guest's.
 
@@ -254,14 +250,15 @@ class Engine:
     def _round(self, pace: Pace) -> None:
         moved = self._start_what_may() | self._progress_all()
         self._current = None
-        pace.after(moved or self._has_waited)
+        patient = not self._awaits_payload and all(c.operation.by_message for _, c in self._lineup.flight)
+        pace.after(moved or self._has_waited, patient)
 
     def _await_work(self) -> bool:
         """Block, using no CPU, until there is something to do; return False when it is time to end."""
         with self._lock:
             self._thread_works = False
             while self._failure is None:
-                idle = self._is_drained()
+                idle = self._lineup.is_empty
                 if not idle and not self.gate.works:
                     self._thread_works = True
                     return True
@@ -274,9 +271,7 @@ class Engine:
     def _start_what_may(self) -> bool:
         started = False
         self._news.value = 0  # before looking: what comes now is seen, or sets it again
-        while (found := self._next()) is not None:
-            priority, completion = found
-            self._take(priority, completion)
+        while (completion := self._next()) is not None:
             self._current = completion
             if completion.operation.before is not None:
                 completion.operation.before()
@@ -286,46 +281,19 @@ class Engine:
             started = True
         return started
 
-    def _take(self, priority: Priority, completion: Completion) -> None:
-        """Add it to those in flight."""
-        operation, completion.started = completion.operation, time.perf_counter()
-        self._flight.append((priority, completion))
-        self._flight.sort(key=lambda entry: entry[0])  # stable: gradients first, then by age
-        self._in_flight_of[operation.queue] = self._in_flight_of.get(operation.queue, 0) + 1
-        operation.news = self._news
-
-    def _next(self) -> tuple[Priority, Completion] | None:
-        """Take the next operation that may start now from its queue."""
+    def _next(self) -> Completion | None:
         with self._lock:
-            for priority in _PRIORITIES:
-                queues = self._waiting[priority]
-                for key, queue in queues.items():
-                    operation = queue[0].operation
-                    if not self._may_start(operation, queue[0].number):
-                        continue
-                    completion = queue.popleft()
-                    if not queue:
-                        del queues[key]
-                    return priority, completion
-        return None
-
-    def _may_start(self, operation: Operation, number: int) -> bool:
-        if isinstance(operation, FunctionCall):
-            # It blocks this thread, so a collective in flight could not move meanwhile, and a
-            # peer that waits for it would never make the call. Point to point moves inside MPI.
-            return all(c.operation.concurrency is None for _, c in self._flight)
-        if not operation.is_ready():
-            return False
-        limit = operation.concurrency
-        same = [c.number for _, c in self._flight if c.operation.queue == operation.queue]
-        return limit is None or (len(same) < limit and number - min(same, default=number) <= LEAD)
+            return self._lineup.start_next(self._news)
 
     def _progress_all(self) -> bool:
         moved = False
-        alone = len(self._flight) == 1 and not self._is_payload_awaited()
+        with self._lock:
+            self._awaits_payload = self._lineup.awaits_payload
+        flight = tuple(self._lineup.flight)
+        alone = len(flight) == 1 and not self._awaits_payload
         self._has_waited = False
-        urgent = min((priority for priority, _ in self._flight), default=Priority.GRADIENT)
-        for entry in tuple(self._flight):
+        urgent = min((priority for priority, _ in flight), default=Priority.GRADIENT)
+        for entry in flight:
             completion = self._current = entry[1]
             operation = completion.operation
             operation.is_alone, operation.caller_waits = alone, bool(self.gate.works)
@@ -340,25 +308,11 @@ class Engine:
             if may_end:
                 if operation.after is not None:
                     operation.after()
-                self._flight.remove(entry)
-                self._retire(completion)
+                self._lineup.remove(completion)
+                completion.finish()
                 moved = True
             moved |= operation.moved != before
         return moved
-
-    def _is_payload_awaited(self) -> bool:
-        """Return whether an operation could start if its payload were ready; nothing tells when it is."""
-        with self._lock:
-            return any(
-                not queue[0].operation.is_ready() for p in _PRIORITIES for queue in self._waiting[p].values()
-            )
-
-    def _retire(self, completion: Completion) -> None:
-        key = completion.operation.queue
-        self._in_flight_of[key] -= 1
-        if self._in_flight_of[key] == 0:
-            del self._in_flight_of[key]
-        completion.finish()
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return the disagreement of ranks that caused an error, or the error itself."""
@@ -380,10 +334,7 @@ class Engine:
         with self._lock:
             self._failure = reason
             self.gate.busy = 1
-            victims = [completion for _, completion in self._flight if completion is not culprit]
-            for queues in self._waiting.values():
-                victims += [completion for queue in queues.values() for completion in queue]
-                queues.clear()
+            victims = [c for c in self._lineup.take_all() if c is not culprit]
         log.error("%s: communication has failed: %s", self._name, reason)
         if culprit is not None and not culprit.is_done:
             culprit.finish(reason)

@@ -141,6 +141,11 @@ class LevelsOperation(Operation):
         self._begun = False  # the running stage
         self._quarrel: tuple[CommError, float] | None = None  # and until when others may explain it
 
+    @property
+    def by_message(self) -> bool:  # type: ignore[override]
+        """Whether it waits for other nodes."""
+        return self._stage == 1
+
     def start(self) -> None:
         """Queue up for both channels."""
         self._levels.turns[self._levels.scatter].append(self)

@@ -47,6 +47,7 @@ class Operation:
         timeout_seconds: who waits for it gets an error after so long; None: never.
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
+        by_message: what it waits for comes as a message, which may end a sleep; see `rest.py`.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
         is_behind: something more urgent is in flight, so leave the wire to it; kept up to date by the engine.
@@ -69,6 +70,7 @@ class Operation:
     patience_seconds: float | None = None
     timeout_seconds: float | None = None
     waits = False
+    by_message = True
     is_alone = False
     caller_waits = False
     is_behind = False

@@ -1,9 +1,8 @@
-"""Supervision of the engine: how fast it polls, what is stuck, what waiting costs the caller."""
+"""Supervision of the engine: what is stuck, and what waiting costs the caller."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,33 +12,6 @@ from distrain import timeline
 from distrain.comm.operation import Completion
 
 log = logging.getLogger(__name__)
-
-
-class Pace:
-    """How long to pause between two polls of MPI.
-
-    MPI libraries move data only inside MPI calls, so after the last movement the engine spins
-    (yielding the core) for a moment, and then sleeps for a tenth of the time already waited: a
-    wait becomes at most a tenth longer, and a long wait costs next to no CPU.
-    """
-
-    SPIN_SECONDS = 20e-6
-    LONGEST_SECONDS = 1e-3
-
-    def __init__(self) -> None:
-        self._last_move = time.perf_counter()
-
-    def after(self, moved: bool) -> None:
-        """Pause as suits a poll that did or did not move anything."""
-        now = time.perf_counter()
-        if moved:
-            self._last_move = now
-            return
-        waited = now - self._last_move
-        if waited < self.SPIN_SECONDS:
-            os.sched_yield()
-        else:
-            time.sleep(min(waited / 10, self.LONGEST_SECONDS))
 
 
 class Watch:

@@ -8,15 +8,14 @@
  * The functions of MPI are handed in as pointers, its handles as numbers and its requests as bytes: no
  * mpi.h is needed to compile this, and one build serves every MPI that mpi4py can load.
  */
-#define _GNU_SOURCE
-#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../shared/csrc/reduce.h"
+#include "clock.h"
 #include "messages.h"
+#include "rest.h"
 
 #define ABI 2
 #define ALIGNMENT 64
@@ -99,13 +98,6 @@ static int message(run *r, void *function, void *data, int64_t bytes, int64_t pe
     if (m->handle_size == sizeof(int))
         return ((message32)function)(data, (int)bytes, (int)m->byte, (int)peer, tag, (int)r->comm, request);
     return ((message64)function)(data, (int)bytes, m->byte, (int)peer, tag, r->comm, request);
-}
-
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static char *request_at(run *r, int index) { return r->requests + index * r->mpi.request_size; }
@@ -267,18 +259,6 @@ static int collect(run *r, int count)
     return code;
 }
 
-/* Give the core away for a moment after the last movement, then sleep for a tenth of the time waited. */
-static void pause_after(int64_t waited, int64_t spin, int64_t longest)
-{
-    if (waited < spin) {
-        sched_yield();
-        return;
-    }
-    int64_t sleep = waited / 10 < longest ? waited / 10 : longest;
-    struct timespec t = {.tv_nsec = sleep};
-    nanosleep(&t, NULL);
-}
-
 /* Ask MPI what is complete, as often as it takes to have it look. */
 static int ask(run *r, int *count)
 {
@@ -337,7 +317,7 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
                 r->lanes[r->lane_count++] = (lane){.segment = slot, .step = r->p.colors[c].first, .color = c, .tag = tag};
             }
     r->running = r->lane_count;
-    r->moved_at = now();
+    r->moved_at = now_ns();
     for (int number = 0; number < r->lane_count; number++) {
         int code = enter(r, number);
         code = code ? code : advance_lane(r, number);
@@ -350,7 +330,7 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
 API int distrain_messages_advance(run *r, int64_t work, int waits, const volatile int *news, int64_t spin,
                                   int64_t longest)
 {
-    int64_t begin = now();
+    int64_t begin = now_ns();
     int moved = 0;
     while (r->running) {
         int count = 0;
@@ -358,13 +338,15 @@ API int distrain_messages_advance(run *r, int64_t work, int waits, const volatil
         code = (code || count <= 0) ? code : collect(r, count);
         if (code)
             return ERROR + code;
-        int64_t time = now();
+        int64_t time = now_ns();
+        if (waits) /* where several operations move, it is for whoever sleeps to say */
+            distrain_rest_told(count > 0);
         if (count > 0)
             moved = 1, r->moved_at = time;
         if (*news || time - begin >= work || (count <= 0 && !waits))
             return r->running == 0 ? COMPLETE : moved ? MOVED : IDLE;
         if (count <= 0)
-            pause_after(time - r->moved_at, spin, longest);
+            distrain_rest(time - r->moved_at, spin, longest, 1);
     }
     return COMPLETE;
 }

@@ -11,6 +11,7 @@ from typing import cast
 
 import mpi4py
 
+from distrain.comm.process.event_sets import mpi_event_sets
 from distrain.comm.process.preflight import check_world_size, host_labels
 from distrain.errors import LaunchError
 from distrain.world import World
@@ -62,6 +63,11 @@ def initialize() -> MPI.Intracomm:
     check_thread_level(MPI.Query_thread())
     check_world_size(MPI.COMM_WORLD.Get_size(), os.environ, library())
     return MPI.COMM_WORLD
+
+
+def event_sets() -> frozenset[int]:
+    """Return the epoll sets that came with the start of MPI; see `rest.py`."""
+    return mpi_event_sets()
 
 
 def node_comm(comm: MPI.Intracomm) -> MPI.Intracomm:

@@ -31,6 +31,7 @@ class SharedOperation(Operation):
     algorithm = "memory of the node"
     concurrency = 1
     waits = True
+    by_message = False
 
     def __init__(
         self,
