@@ -27,7 +27,11 @@ _SPIN, _LONGEST = round(SPIN_SECONDS * 1e9), round(LONGEST_SECONDS * 1e9)
 def _library() -> Any:
     """Return the C side; None: it was not compiled."""
     try:
-        library = ctypes.CDLL(str(build_native.LIBRARY))  # calls through CDLL release the GIL
+        path = str(build_native.LIBRARY)
+        # Calls through CDLL release the GIL: for the sleep alone. Who gave it away after a movement would let
+        # others see what it has completed before it has put its own house in order.
+        sleeper, library = ctypes.CDLL(path), ctypes.PyDLL(path)
+        library.distrain_rest = sleeper.distrain_rest
         library.distrain_rest.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
         library.distrain_rest.restype = library.distrain_rest_told.restype = None
         library.distrain_rest_ring.restype = None
