@@ -23,31 +23,37 @@ class Form:
 
     Args:
         kind: of its options; None: it has none.
-        data: names of its other arguments, in the order of the full form; ``a|b``: either of them.
+        data: names of its other arguments, in the order of the full form; ``a|b``: either of them,
+            ``a?``: may be left out.
         short: what the short form takes in place of options, in order; of `_FIELDS`.
     """
 
     def __init__(self, kind: Any, data: str, short: str = "") -> None:
         self.kind, self.short = kind, short.split()
-        self.data = [tuple(name.split("|")) for name in data.split()]
+        self.data = [tuple(name.strip("?").split("|")) for name in data.split()]
+        self.optional = [name.endswith("?") for name in data.split()]
 
     def is_full(self, args: Sequence[Any]) -> bool:
         """True if these are all arguments of the full form, in order."""
+        if self.kind is None:
+            return len(args) == len(self.data)
         return len(args) == len(self.data) + 1 and type(args[-1]) is self.kind
 
     def full(self, name: str, args: Sequence[Any], words: Mapping[str, Any]) -> list[Any]:
         """Return the arguments of the full form: the data, then the options.
 
-        Data that are not given are left out at the end, None before; the options are always there.
+        What may be left out and is left out is None.
 
         Raises:
-            TypeError: an argument that the call does not have, or one given twice.
+            TypeError: an argument that the call does not have, one given twice, or one that is missing.
         """
         left = dict(words)
         data = list(args[: len(self.data)])
-        for names in self.data[len(data) :]:
-            given = [word for word in names if word in left]
-            data.append(left.pop(given[0]) if given else None)
+        for names, optional in list(zip(self.data, self.optional, strict=True))[len(data) :]:
+            given = next((word for word in names if word in left), None)
+            if given is None and not optional:
+                raise TypeError(f"{name}() needs {' or '.join(names)}")
+            data.append(None if given is None else left.pop(given))
         if self.kind is None:
             return [*data, *self._rest(name, args[len(self.data) :], left)]
         rest, options = list(args[len(self.data) :]), left.pop("opts", None)
@@ -121,7 +127,9 @@ REDUCE_SCATTER = Form(dist.ReduceScatterOptions, "output_tensors|output input_te
 REDUCE_SCATTER_SINGLE = Form(dist.ReduceScatterOptions, "outputTensor|output inputTensor|input", "op timeout")
 REDUCE_SCATTER_LISTS = Form(dist.ReduceScatterOptions, "outputs inputs", "op timeout")
 ALL_TO_ALL = Form(dist.AllToAllOptions, "output_tensors|output input_tensors|input", "timeout")
-ALL_TO_ALL_SINGLE = Form(dist.AllToAllOptions, "output input output_split_sizes input_split_sizes", "timeout")
+ALL_TO_ALL_SINGLE = Form(
+    dist.AllToAllOptions, "output input output_split_sizes? input_split_sizes?", "timeout"
+)
 BARRIER = Form(dist.BarrierOptions, "", "timeout")
-SEND = Form(None, "tensors dstRank tag")
-RECV = Form(None, "tensors srcRank tag")
+SEND = Form(None, "tensors dstRank tag?")
+RECV = Form(None, "tensors srcRank tag?")

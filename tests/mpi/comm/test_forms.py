@@ -171,8 +171,10 @@ def test_what_no_form_has(world: World) -> None:
         lambda: group.reduce(full(1), 0, root=0),
         lambda: group.barrier(root=0),
         lambda: group.send([full(1)], 0, 0, tag=1),
+        lambda: group.reduce(root=0),
+        lambda: group.allreduce(op=MAX),
     ):
-        with pytest.raises(TypeError, match=r"^(broadcast|reduce|barrier|send)\(\) "):
+        with pytest.raises(TypeError, match=r"^(broadcast|reduce|barrier|send|allreduce)\(\) "):
             call()
 
 
