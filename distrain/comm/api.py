@@ -21,6 +21,7 @@ import torch.distributed as dist
 from distrain.comm import runtime
 from distrain.comm.backend import BACKEND, register
 from distrain.comm.engine import Engine
+from distrain.comm.group.untraced import untraced
 from distrain.comm.process.rendezvous import make_store
 from distrain.comm.process_group import DistrainProcessGroup, create_group
 from distrain.comm.settings import CommSettings
@@ -82,6 +83,7 @@ def rendezvous(url: str, timeout: timedelta, **kwargs: Any) -> Iterator[tuple[di
 register(create_group, rendezvous)  # where `import torch` did not, because distrain is not installed
 
 
+@untraced
 def allreduce(
     array: np.ndarray | torch.Tensor, op: str = "sum", group: dist.ProcessGroup | None = None
 ) -> None:

@@ -6,9 +6,10 @@ MPI gets every type as bytes; arithmetic is done here, so types that MPI does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,19 @@ class FlatBuffer:
                 self._elements //= divisor  # torch cannot divide most of these
             else:
                 self.tensor.div_(divisor, rounding_mode="trunc")
+
+
+def overlap(tensors: Sequence[torch.Tensor]) -> bool:
+    """Return whether some dense tensors of a list lie in the same memory, if only in part."""
+    places = sorted(_place(tensor) for tensor in tensors if tensor.layout is torch.strided and tensor.numel())
+    return any(begin < end for (_, end), (begin, _) in pairwise(places))
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the addresses of its first byte and behind its last one; strides of torch are not negative."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 class StagingPool:

@@ -128,6 +128,27 @@ class FunctionCall(Operation):
         return "all ranks of a group to make it too"
 
 
+class Mark(Operation):
+    """Does nothing: it is complete when all that was submitted to its queue before it is.
+
+    Args:
+        queue: see `Operation`.
+    """
+
+    kind = "mark"
+    concurrency = 1
+
+    def __init__(self, queue: Hashable) -> None:
+        self.queue = queue
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def progress(self) -> bool:
+        """Return True."""
+        return True
+
+
 class Completion:
     """The submitter's end of an Operation: wait, look, or be called."""
 

@@ -12,12 +12,13 @@ import zlib
 from typing import Any
 
 from distrain.comm import runtime
-from distrain.comm.group import doors
+from distrain.comm.group import doors, operators, untraced
 from distrain.comm.group.moves import Moves
 from distrain.comm.levels import open_levels
 from distrain.comm.shared.channel import open_channel
 from distrain.comm.supervision.members import Members
 from distrain.comm.wire import Wire
+from distrain.comm.work import DistrainWork
 from distrain.errors import LaunchError
 
 
@@ -76,3 +77,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
 
 
 doors.open_doors(DistrainProcessGroup)
+operators.open_operators(DistrainProcessGroup)
+untraced.leave_untraced(DistrainProcessGroup)
+untraced.leave_untraced(DistrainWork)
+untraced.open_to_compiler(DistrainProcessGroup)

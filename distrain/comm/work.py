@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,7 @@ class DistrainWork(dist.Work):
         self._engine, self._completions, self._tensors = engine, list(completions), list(tensors)
         self._landing = Landing(tensors)
         self._future: CollectiveFuture | None = None
+        self.options: Any = None  # torch's, of the call: they may have a timeout
         when_all_done(self._completions, lambda _: self._landing.record(), early=True)
 
     @classmethod
@@ -44,12 +46,14 @@ class DistrainWork(dist.Work):
         return cls(engine, completions, results)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Block until all is done, or until the timeout; zero or None: that of the group.
+        """Block until all is done, or until the timeout; zero or None: that of the call, or of the group.
 
         Raises:
             CommError: not done within the timeout, or the communication failed.
         """
         asked = timeout.total_seconds() if timeout else 0.0
+        if asked <= 0 and self.options is not None:
+            asked = self.options.timeout.total_seconds()
         for completion in self._completions:
             seconds = asked if asked > 0 else completion.operation.timeout_seconds
             if not self._engine.wait(completion, seconds):

@@ -53,6 +53,20 @@ def reduction_of(options: Any) -> Reduction:
     raise CallError("reduce", f"op={op} is unknown to backend {BACKEND!r}", "use SUM and scale the tensor")
 
 
+def limit(operation: Operation, options: Any) -> None:
+    """Have whoever waits for an operation get an error after the timeout of the call, if it has one."""
+    seconds = options.timeout.total_seconds()
+    if seconds > 0:
+        operation.timeout_seconds = seconds
+
+
+def limited(work: Any, options: Any) -> Any:
+    """Do that for a Work, once somebody waits for it; return it."""
+    if isinstance(work, DistrainWork):
+        work.options = options
+    return work
+
+
 def as_list(tensors: Any) -> list[torch.Tensor]:
     """Return a list of tensors from one tensor or several (torch has both forms of most calls)."""
     return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
@@ -222,6 +236,7 @@ class GroupBase(dist.ProcessGroup):
         before: Callable[[], Any] | None = None,
         after: Callable[[], Any] | None = None,
         awaited: bool = False,
+        ready: Callable[[], bool] | None = None,
     ) -> DistrainWork:
         """Hand an operation to the engine.
 
@@ -232,6 +247,7 @@ class GroupBase(dist.ProcessGroup):
             before: fills the operation's memory from the host side, just before the start.
             after: the reverse, at the end.
             awaited: torch waits for it next.
+            ready: says when it may start, in place of `host`.
         """
 
         def complete() -> None:
@@ -239,7 +255,7 @@ class GroupBase(dist.ProcessGroup):
                 after()
             host.finish()
 
-        operation.is_ready = host.is_ready  # type: ignore[method-assign]
+        operation.is_ready = ready or host.is_ready  # type: ignore[method-assign]
         operation.before, operation.after = before, complete
         engine = self._wire.engine
         work = DistrainWork(engine, [engine.submit(operation, awaited=awaited)], tensors)

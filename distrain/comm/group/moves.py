@@ -21,9 +21,11 @@ from distrain.comm.exchange import (
     barrier_operation,
     broadcast_operation,
 )
-from distrain.comm.group.base import SPARE_SECONDS, as_list, only, only_list
+from distrain.comm.group import forms
+from distrain.comm.group.base import SPARE_SECONDS, as_list, limited, only, only_list
 from distrain.comm.group.monitored import MonitoredBarrier
 from distrain.comm.group.reductions import Reductions
+from distrain.comm.operation import Mark
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 
@@ -31,9 +33,12 @@ from distrain.errors import CallError
 class Moves(Reductions):
     """broadcast, gather, scatter, all_to_all, send, recv, barrier."""
 
+    @forms.takes(forms.BROADCAST)
     def broadcast(self, tensors: Any, opts: Any) -> DistrainWork:
         """Copy each of the root's tensors to all ranks."""
-        return self._join([self._broadcast(tensor, opts.rootRank) for tensor in as_list(tensors)])
+        return limited(
+            self._join([self._broadcast(tensor, opts.rootRank) for tensor in as_list(tensors)]), opts
+        )
 
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
         self._check_rank("broadcast", root)
@@ -43,35 +48,42 @@ class Moves(Reductions):
         self._wire.sign(operation, self._wire.number("broadcast", tensor.numel(), tensor.dtype, root=root))
         return self._submit(host, operation, [tensor])
 
+    @forms.takes(forms.GATHER)
     def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th output of the root."""
         source, root, host = only(inputs), opts.rootRank, HostSide()
         self._check_rank("gather", root)
         own = host.read(source)
         if self.rank() != root:
-            return self._messages(host, "gather", {root: own}, {}, [], own.numel(), root)
+            work = self._messages(host, "gather", {root: own}, {}, [], own.numel(), root)
+            return limited(work, opts)
         targets = only_list(outputs)
         self._check_parts("gather", targets)
         for target in targets:
             self._check_alike("gather", source, target)
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
-        return self._messages(host, "gather", {root: own}, arriving, targets, own.numel(), root)
+        work = self._messages(host, "gather", {root: own}, arriving, targets, own.numel(), root)
+        return limited(work, opts)
 
+    @forms.takes(forms.SCATTER)
     def scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the root's r-th input to the output of rank r."""
         target, root, host = only(outputs), opts.rootRank, HostSide()
         self._check_rank("scatter", root)
         arriving = {root: host.write(target)}
         if self.rank() != root:
-            return self._messages(host, "scatter", {}, arriving, [target], target.numel(), root)
+            work = self._messages(host, "scatter", {}, arriving, [target], target.numel(), root)
+            return limited(work, opts)
         sources = only_list(inputs)
         self._check_parts("scatter", sources)
         for source in sources:
             self._check_alike("scatter", source, target)
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
-        return self._messages(host, "scatter", leaving, arriving, [target], target.numel(), root)
+        work = self._messages(host, "scatter", leaving, arriving, [target], target.numel(), root)
+        return limited(work, opts)
 
-    def alltoall(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.ALL_TO_ALL)
+    def alltoall(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy input d of rank s to output s of rank d. The sizes may differ."""
         targets, sources, host = only_list(outputs), only_list(inputs), HostSide()
         self._check_parts("all_to_all outputs", targets)
@@ -79,15 +91,16 @@ class Moves(Reductions):
         self._check_alike("all_to_all", sources[self.rank()], targets[self.rank()])
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
-        return self._messages(host, "all_to_all", leaving, arriving, targets)
+        return limited(self._messages(host, "all_to_all", leaving, arriving, targets), opts)
 
+    @forms.takes(forms.ALL_TO_ALL_SINGLE)
     def all_to_all_single(
         self,
         output: torch.Tensor,
         input: torch.Tensor,
-        output_splits: Sequence[int] | None = None,
-        input_splits: Sequence[int] | None = None,
-        opts: Any = None,
+        output_splits: Sequence[int] | None,
+        input_splits: Sequence[int] | None,
+        opts: Any,
     ) -> DistrainWork:
         """Send the d-th slice of the input (along its first dimension) to rank d.
 
@@ -106,7 +119,7 @@ class Moves(Reductions):
         leaving = self._slices("all_to_all input", own, input_splits)
         arriving = self._slices("all_to_all output", result, output_splits)
         self._check_alike("all_to_all", leaving[self.rank()], arriving[self.rank()])
-        return self._messages(host, "all_to_all", leaving, arriving, [output])
+        return limited(self._messages(host, "all_to_all", leaving, arriving, [output]), opts)
 
     alltoall_base = all_to_all_single
 
@@ -130,19 +143,21 @@ class Moves(Reductions):
 
     # Point to point
 
-    def send(self, tensors: Any, dst: int, tag: int = 0) -> DistrainWork:
+    @forms.takes(forms.SEND)
+    def send(self, tensors: Any, dst: int, tag: int | None = None) -> DistrainWork:
         """Send a tensor to rank `dst` of the group."""
         self._check_rank("send", dst)
         tensor, host = only(tensors), HostSide()
         message = Message(dst, byte_view(host.read(tensor)))
-        return self._point_to_point(host, "send", tensor, tag, sends=[message])
+        return self._point_to_point(host, "send", tensor, tag or 0, sends=[message])
 
-    def recv(self, tensors: Any, src: int, tag: int = 0) -> DistrainWork:
+    @forms.takes(forms.RECV)
+    def recv(self, tensors: Any, src: int, tag: int | None = None) -> DistrainWork:
         """Receive a tensor from rank `src` of the group."""
         self._check_rank("recv", src)
         tensor, host = only(tensors), HostSide()
         message = Message(src, byte_view(host.write(tensor)))
-        return self._point_to_point(host, "recv", tensor, tag, receives=[message])
+        return self._point_to_point(host, "recv", tensor, tag or 0, receives=[message])
 
     def recv_anysource(self, tensors: Any, tag: int = 0) -> DistrainWork:
         """Receive a tensor from whoever sends; `source_rank` of the work tells who did."""
@@ -184,11 +199,20 @@ class Moves(Reductions):
 
     # Barriers
 
-    def barrier(self, opts: Any = None) -> DistrainWork:
-        """Complete once every rank has called it."""
-        operation = barrier_operation(self._wire.comm)
-        self._wire.sign(operation, self._wire.number("barrier"))
-        return self._submit(HostSide(), operation, [])
+    @forms.takes(forms.BARRIER)
+    def barrier(self, opts: Any) -> DistrainWork:
+        """Complete once every rank has called it, and what this one called before it is complete."""
+        wire = self._wire
+        operation, before = barrier_operation(wire.comm), None
+        operation.concurrency = 1  # it starts when the collectives by messages before it are complete
+        if wire.direct is not None:
+            if wire.direct.pending is not None:
+                wire.direct.flush()
+            if wire.engine.is_busy(wire.channel):
+                before = wire.engine.submit(Mark(wire.channel))
+        wire.sign(operation, wire.number("barrier"))
+        ready = None if before is None else lambda: before.is_done
+        return limited(self._submit(HostSide(), operation, [], ready=ready), opts)
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Block until every rank has called it; name the ranks that do not come in time.

@@ -12,11 +12,23 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
-from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
+from distrain.comm.buffers import FlatBuffer, Reduction, byte_view, overlap
 from distrain.comm.device import HostSide, held, pieces
 from distrain.comm.exchange import MpiOperation
-from distrain.comm.group.base import GroupBase, as_list, only, only_list, pack, reduction_of, unpack
+from distrain.comm.group import forms
+from distrain.comm.group.base import (
+    GroupBase,
+    as_list,
+    limit,
+    limited,
+    only,
+    only_list,
+    pack,
+    reduction_of,
+    unpack,
+)
 from distrain.comm.group.sparse import sparse_allreduce
+from distrain.comm.operation import Operation
 from distrain.comm.shared.caller import DONE
 from distrain.comm.shared.channel import COMPLETE
 from distrain.comm.supervision.call import Call
@@ -26,11 +38,33 @@ from distrain.schedule.ir import Collective
 from distrain.world import split
 
 
+def _copied(host: HostSide, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of the contents as they are now, on the host."""
+    source = host.read(tensor)
+    return source.clone() if source.data_ptr() == tensor.data_ptr() else source
+
+
 class Reductions(GroupBase):
     """allreduce, reduce, reduce_scatter; and all_gather, which is the half of a Schedule that copies."""
 
-    def allreduce(self, tensors: Any, opts: Any = None) -> dist.Work:
-        """Combine each tensor over all ranks, in place."""
+    def allreduce(
+        self,
+        tensors: Any = None,
+        opts: Any = None,
+        timeout: Any = None,
+        *,
+        tensor: Any = None,
+        op: Any = None,
+    ) -> dist.Work:
+        """Combine each tensor over all ranks, in place.
+
+        Args:
+            tensors: one, or a list.
+            opts: torch's options; in a short form the operation, or nothing: sum.
+            timeout: how long `wait` waits, in a short form.
+            tensor: other name of `tensors`.
+            op: other name of the operation.
+        """
         if self._quick is not None and self._coalescing is None:
             answer = self._quick.tensors(tensors, opts)
             if answer is None and self._free_quick():
@@ -39,15 +73,38 @@ class Reductions(GroupBase):
                 return DONE
             if answer is not None:
                 return self._take_over(answer, tensors[0], reduction_of(opts))
+        if type(opts) is not dist.AllreduceOptions:
+            words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
+            return self.allreduce(*forms.of_allreduce(tensors, **words))
+        return limited(self._general_allreduce(tensors, opts), opts)
+
+    @forms.takes(forms.ALLREDUCE_COALESCED)
+    def allreduce_coalesced(self, tensors: Any, opts: Any) -> dist.Work:
+        """Combine each tensor over all ranks, in place; all are read before any is written."""
+        found = [held(tensor) for tensor in as_list(tensors)]
+        if not overlap(found):
+            return limited(self._general_allreduce(found, opts), opts)
+        reduction = reduction_of(opts)
+        hosts = [HostSide() for _ in found]
+        copies = [_copied(host, tensor) for host, tensor in zip(hosts, found, strict=True)]  # all, then begin
+        works = [self._allreduce_copy(*each, reduction) for each in zip(hosts, found, copies, strict=True)]
+        return limited(self._join(works), opts)
+
+    def _general_allreduce(self, tensors: Any, opts: Any) -> dist.Work:
         reduction, found = reduction_of(opts), [held(tensor) for tensor in as_list(tensors)]
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
         if found[0].layout is not torch.strided:
-            return self._join([self._sparse_allreduce(tensor, reduction, opts) for tensor in found])
+            return self._join([self._sparse_allreduce(tensor, reduction) for tensor in found])
         if len(found) == 1 and found[0].is_cpu and wire.direct is not None and self._coalescing is None:
             tensor = found[0]
             call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
-            work = wire.direct.allreduce(tensor, reduction, lambda operation: wire.sign(operation, call))
+
+            def sign(operation: Operation) -> None:
+                wire.sign(operation, call)
+                limit(operation, opts)
+
+            work = wire.direct.allreduce(tensor, reduction, sign)
             if work is None:
                 return self._allreduce(tensor, reduction, call, awaited)
             if not awaited:
@@ -60,8 +117,6 @@ class Reductions(GroupBase):
         if awaited and wire.routes is not None:
             wire.routes.learn(found[0], reduction)
         return self._join(works)
-
-    allreduce_coalesced = allreduce
 
     def allreduce_array(self, array: Any, name: str) -> bool:
         """Combine a numpy array or a tensor in place, if one call of C does it; else return False.
@@ -120,6 +175,16 @@ class Reductions(GroupBase):
         operation = self._wire.reduction(buffer, reduction, call=call)
         return self._submit(host, operation, [tensor], awaited=awaited)
 
+    def _allreduce_copy(
+        self, host: HostSide, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction
+    ) -> DistrainWork:
+        """Do the same with a copy of what the tensor held before."""
+        result, buffer = host.write(tensor), FlatBuffer(copy)
+        buffer.check(reduction)
+        call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
+        return self._submit(host, operation, [tensor], after=lambda: result.copy_(copy))
+
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
         return self._in_pieces(tensor, lambda piece: self._narrow_allreduce(piece, wire_dtype))
@@ -148,6 +213,7 @@ class Reductions(GroupBase):
         self._wire.sign(operation, call)
         return self._submit(host, operation, [tensor])
 
+    @forms.takes(forms.REDUCE)
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
         """Combine over all ranks; only the root's tensor changes."""
         tensor, host = only(tensors), HostSide()
@@ -165,9 +231,11 @@ class Reductions(GroupBase):
             if result is not None:
                 result.copy_(scratch)
 
-        return self._submit(host, operation, [tensor], lambda: scratch.copy_(source), after)
+        work = self._submit(host, operation, [tensor], lambda: scratch.copy_(source), after)
+        return limited(work, opts)
 
-    def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.REDUCE_SCATTER)
+    def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Combine the r-th input of all ranks into the output of rank r. The parts may differ in size."""
         output, parts, host = only(outputs), only_list(inputs), HostSide()
         self._check_parts("reduce_scatter", parts)
@@ -176,9 +244,8 @@ class Reductions(GroupBase):
         self._check_alike("reduce_scatter", parts[self.rank()], output)
         return self._reduce_parts(host, parts, output, opts)
 
-    def reduce_scatter_single(
-        self, output: torch.Tensor, input: torch.Tensor, opts: Any = None
-    ) -> DistrainWork:
+    @forms.takes(forms.REDUCE_SCATTER_SINGLE)
+    def reduce_scatter_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any) -> DistrainWork:
         """Combine the r-th part of the input of all ranks into the output of rank r.
 
         Args:
@@ -191,7 +258,8 @@ class Reductions(GroupBase):
 
     _reduce_scatter_base = reduce_scatter_single
 
-    def reduce_scatter_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.REDUCE_SCATTER_LISTS)
+    def reduce_scatter_single_coalesced(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Several `reduce_scatter_single`."""
         pairs = zip(outputs, inputs, strict=True)
         return self._join([self.reduce_scatter_single(o, i, opts) for o, i in pairs])
@@ -217,13 +285,15 @@ class Reductions(GroupBase):
         call = self._wire.number("reduce_scatter", scratch.numel(), scratch.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, collective, kind="reduce_scatter", call=call)
         after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
-        return self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
+        work = self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
+        return limited(work, opts)
 
-    def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction, opts: Any) -> DistrainWork:
-        works = sparse_allreduce(lambda o, i: self.allgather(o, i, opts), self.size(), tensor, reduction)
+    def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+        works = sparse_allreduce(lambda o, i: self.allgather(o, i), self.size(), tensor, reduction)
         return DistrainWork.joined(self._wire.engine, works, [tensor])
 
-    def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.ALL_GATHER)
+    def allgather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th output of all ranks. The sizes may differ between ranks."""
         parts, source = only_list(outputs), only(inputs)
         self._check_parts("all_gather", parts)
@@ -231,11 +301,12 @@ class Reductions(GroupBase):
             self._check_alike("all_gather", source, part, sizes=False)
         self._check_alike("all_gather", source, parts[self.rank()])
         if len({part.numel() for part in parts}) > 1:
-            return self._uneven_allgather(parts, source)
+            return limited(self._uneven_allgather(parts, source), opts)
         host = HostSide()
         own, results = host.read(source), [host.write(part) for part in parts]
         whole = torch.empty(source.numel() * self.size(), dtype=source.dtype, device="cpu")
-        return self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
+        work = self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
+        return limited(work, opts)
 
     def _uneven_allgather(self, parts: Sequence[torch.Tensor], source: torch.Tensor) -> DistrainWork:
         host = HostSide()
@@ -244,7 +315,8 @@ class Reductions(GroupBase):
         arriving = {rank: host.write(part) for rank, part in enumerate(parts)}
         return self._messages(host, "all_gather", leaving, arriving, parts)
 
-    def all_gather_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.ALL_GATHER_SINGLE)
+    def all_gather_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th part of the output of all ranks.
 
         Args:
@@ -255,20 +327,24 @@ class Reductions(GroupBase):
         self._check_multiple("all_gather", output, input)
         host = HostSide()
         own, whole = host.read(input), host.write(output)
-        return self._gather_parts(host, own, whole, [output])
+        return limited(self._gather_parts(host, own, whole, [output]), opts)
 
     _allgather_base = all_gather_single
 
-    def all_gather_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.ALL_GATHER_LISTS)
+    def all_gather_single_coalesced(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Several `all_gather_single`."""
-        return self._join([self.all_gather_single(o, i) for o, i in zip(outputs, inputs, strict=True)])
+        return self._join([self.all_gather_single(o, i, opts) for o, i in zip(outputs, inputs, strict=True)])
 
     allgather_into_tensor_coalesced = all_gather_single_coalesced
 
-    def allgather_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> DistrainWork:
+    @forms.takes(forms.ALL_GATHER_LISTS)
+    def allgather_coalesced(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Several `allgather`: ``outputs[rank][i]`` receives input i of that rank."""
         columns = zip(*outputs, strict=True)
-        return self._join([self.allgather([list(o)], [i]) for o, i in zip(columns, inputs, strict=True)])
+        return self._join(
+            [self.allgather([list(o)], [i], opts) for o, i in zip(columns, inputs, strict=True)]
+        )
 
     def _gather_parts(
         self,

@@ -12,7 +12,13 @@ from typing import cast
 import mpi4py
 
 from distrain.comm.process.event_sets import mpi_event_sets
-from distrain.comm.process.preflight import check_world_size, host_labels
+from distrain.comm.process.preflight import (
+    check_is_rank,
+    check_world_size,
+    host_labels,
+    note_rank,
+    parent_rank,
+)
 from distrain.errors import LaunchError
 from distrain.world import World
 
@@ -20,6 +26,9 @@ if "mpi4py.MPI" not in sys.modules and "MPI4PY_RC_THREAD_LEVEL" not in os.enviro
     # One thread at a time calls MPI, though not always the same one: "serialized" is enough,
     # and some libraries take slower locks for "multiple". Horovod needs that.
     mpi4py.rc.thread_level = "serialized"
+
+if parent_rank(os.environ, os.getpid()) is not None:
+    mpi4py.rc.initialize = False  # a child of a rank may import what it likes; see `initialize`
 
 from mpi4py import MPI
 
@@ -56,12 +65,15 @@ def initialize() -> MPI.Intracomm:
     """Return COMM_WORLD of a started MPI whose world and thread level are what distrain needs.
 
     Raises:
-        LaunchError: the thread level is too low, or the world is not the one that was launched.
+        LaunchError: the thread level is too low, the world is not the one that was launched, or this
+            process is the child of a rank.
     """
+    check_is_rank(os.environ, os.getpid())
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
     check_thread_level(MPI.Query_thread())
     check_world_size(MPI.COMM_WORLD.Get_size(), os.environ, library())
+    note_rank(os.environ, os.getpid())
     return MPI.COMM_WORLD
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool, byte_view
+from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool, byte_view, overlap
 from distrain.errors import UsageError
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -98,3 +98,13 @@ def test_pool_gives_areas_back() -> None:
     pool.give(area)
     assert pool.take(900) is area
     assert pool.allocated_bytes == 1024
+
+
+def test_tensors_in_one_memory() -> None:
+    base = torch.zeros(4, 4)
+    apart = [base[0], base[1], base[2:], torch.zeros(3), torch.zeros(0), torch.zeros(0), base[0, :0]]
+    assert not overlap(apart) and not overlap([])
+    for one, other in ((base, base), (base[:2], base[1:]), (base[:, 0], base[1]), (base.t(), base[3, 3])):
+        assert overlap([one, torch.zeros(1), other]) and overlap([other, one])
+    sparse = torch.eye(3).to_sparse()
+    assert not overlap([sparse, sparse])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from distrain.comm.engine import Engine
-from distrain.comm.operation import Completion, Operation, Priority, when_all_done
+from distrain.comm.operation import Completion, Mark, Operation, Priority, when_all_done
 from distrain.errors import CommError
 
 LONG = 30.0
@@ -296,3 +296,14 @@ def test_idle_engine_uses_no_cpu(engine: Engine) -> None:
     before = engine.call(time.thread_time)
     time.sleep(0.3)
     assert engine.call(time.thread_time) - before < 0.01  # CPU time, not wall time: noise does not count
+
+
+def test_a_mark_is_reached_after_what_came_before_in_its_queue(engine: Engine) -> None:
+    before, after = Gate([], "before", limit=2), Gate([], "after", limit=2)
+    completions = [engine.submit(before), engine.submit(Mark("q")), engine.submit(after)]
+    assert engine.wait(engine.submit(Mark("elsewhere")))
+    assert not completions[1].wait(0.05)
+    before.open.set()
+    assert completions[1].wait(LONG) and not completions[2].is_done
+    after.open.set()
+    assert completions[2].wait(LONG)

@@ -1,0 +1,63 @@
+"""Processes that a rank starts anew, and which call distrain themselves: they are no ranks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.scripts import mpirun
+
+HEAD = """
+import multiprocessing, torch, torch.distributed as dist
+import distrain
+
+def child():
+    import distrain.comm.wire  # may be imported
+    print("imported", flush=True)
+    distrain.init_process_group()
+"""
+COURSE = """
+process = multiprocessing.get_context("spawn").Process(target=child)
+process.start()
+process.join()
+ones = torch.ones(3)
+dist.all_reduce(ones)
+print("rank", world.rank, "child", process.exitcode, "sum", ones.tolist(), flush=True)
+"""
+GUARDED = (
+    HEAD
+    + "if __name__ == '__main__':\n    world = distrain.init_process_group()"
+    + COURSE.replace("\n", "\n    ")
+)
+UNGUARDED = HEAD + "world = distrain.init_process_group()" + COURSE
+
+
+@pytest.mark.parametrize(("script", "imported"), [(GUARDED, 2), (UNGUARDED, 0)], ids=["guarded", "unguarded"])
+def test_a_spawned_process_is_told_that_it_is_no_rank(tmp_path: Path, script: str, imported: int) -> None:
+    """On both ranks the child ends with code 1 and says why; the job goes on: 1 + 1 = 2."""
+    job = mpirun(script, tmp_path)
+    assert job.returncode == 0, job.stderr
+    lines = sorted(job.stdout.splitlines())
+    assert lines == ["imported"] * imported + [f"rank {r} child 1 sum [2.0, 2.0, 2.0]" for r in range(2)]
+    said = r"LaunchError: MPI start-up: process \d+ was started by a rank \(process \d+\) and is none"
+    assert len(re.findall(said, job.stderr)) == 2, job.stderr
+
+
+def test_a_spawned_process_without_the_words_of_mpirun_is_a_world_of_one(tmp_path: Path) -> None:
+    script = """
+import os, subprocess, sys
+import distrain
+if sys.argv[1:]:
+    world = distrain.init_process_group()
+    print("alone", world.size, flush=True)
+    sys.exit(0)
+world = distrain.init_process_group()
+words = ("OMPI_", "PMIX_", "PRTE_", "PMI_")
+bare = {name: value for name, value in os.environ.items() if not name.startswith(words)}
+assert subprocess.run([sys.executable, __file__, "child"], env=bare).returncode == 0
+"""
+    job = mpirun(script, tmp_path)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.splitlines() == ["alone 1", "alone 1"]
