@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from distrain import timeline
 from distrain.comm.choice import Chooser, make_chooser
 from distrain.comm.engine import Engine
-from distrain.comm.process import mpi
+from distrain.comm.process import gpu_aware, mpi
 from distrain.comm.process.clocks import align
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared import native
@@ -38,6 +38,7 @@ class Runtime:
         engine: the thread that calls MPI.
         chooser: which algorithm runs.
         inquiry: answers other ranks that wait for this one; None in a world of one.
+        pointers: MPI gets pointers of GPUs; the same on all ranks.
     """
 
     settings: CommSettings
@@ -46,6 +47,7 @@ class Runtime:
     engine: Engine
     chooser: Chooser
     inquiry: Inquiry | None
+    pointers: bool = False
 
     def describe_allreduce(self, payload_bytes: int) -> str:
         """Say for people how an array of this size is summed over all ranks, and who decided that."""
@@ -82,6 +84,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             exits.install(name)
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
+            pointers = gpu_aware.agree(comm, chosen.device_pointers)
             _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,
@@ -90,7 +93,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
                 name,
                 None if inquiry is None else partial(inquire, inquiry),
             )
-            _runtime = Runtime(chosen, comm, world, engine, chooser, inquiry)
+            _runtime = Runtime(chosen, comm, world, engine, chooser, inquiry, pointers)
         elif settings is not None and settings != _runtime.settings:
             raise UsageError(
                 "init_process_group",
