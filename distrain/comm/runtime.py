@@ -49,10 +49,15 @@ class Runtime:
     inquiry: Inquiry | None
     pointers: bool = False
 
-    def describe_allreduce(self, payload_bytes: int) -> str:
+    def describe_allreduce(self, payload_bytes: int, on_gpu: bool = False) -> str:
         """Say for people how an array of this size is summed over all ranks, and who decided that."""
+        if on_gpu and self.pointers:
+            return f"{self._describe_messages(payload_bytes)}, by pointers of the GPUs"
         if self.settings.node_memory and self.world.nodes == 1 and native.build_info()[0]:
             return "memory of the node"
+        return self._describe_messages(payload_bytes)
+
+    def _describe_messages(self, payload_bytes: int) -> str:
         nodes = tuple(self.world.node_names.index(host) for host in self.world.hosts)
         return self.chooser.describe(nodes, payload_bytes)
 

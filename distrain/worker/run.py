@@ -75,12 +75,12 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
     check_classes(config, train_store.classes, val_store.classes)
     distrain.init_process_group(config.comm)
+    device = pick_device(config.train.device, world)
     if world.rank == 0:
-        allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes)
+        allreduce = runtime.current().describe_allreduce(config.comm.bucket_bytes, device.type == "cuda")
         log.info("gradients travel by %s", allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
-    device = pick_device(config.train.device, world)
     loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
     classes = config.model.num_classes or len(train_store.classes)
     result = train(
