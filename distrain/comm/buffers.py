@@ -159,7 +159,7 @@ class FlatBuffer:
         """Return the bytes of elements ``[start, stop)``, shared."""
         return self.bytes[start * self.itemsize : stop * self.itemsize]
 
-    def divide(self, divisor: int) -> None:
+    def divide(self, divisor: int | torch.Tensor) -> None:
         """Divide all elements in place; integers round towards zero."""
         if self.dtype.is_complex:  # both halves by themselves: rounded once, as in C
             torch.view_as_real(self.tensor).div_(divisor)

@@ -76,6 +76,15 @@ class DeviceBuffer(FlatBuffer):
         size_bytes = (stop - start) * self.itemsize
         return MPI.buffer.fromaddress(self.address + start * self.itemsize, size_bytes)
 
+    def divide(self, divisor: Any) -> None:
+        """See `FlatBuffer`."""
+        # torch multiplies what lies on a GPU with the inverse of a number of the host, rounded otherwise.
+        # Beyond 256 ranks bfloat16 has no such number of its own, and the last bit may differ from the CPU's.
+        kind = self.dtype.to_real() if self.dtype.is_complex else self.dtype
+        if kind.is_floating_point and torch.tensor(divisor, dtype=kind).item() == divisor:
+            divisor = torch.full((), divisor, dtype=kind, device=self._given.device)
+        super().divide(divisor)
+
 
 class PointerOperation(ScheduleOperation):
     """A `ScheduleOperation` of a `DeviceBuffer`; the pool of its device takes the place of another."""

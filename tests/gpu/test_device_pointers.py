@@ -84,6 +84,22 @@ def test_staging_areas_are_kept() -> None:
     side.pool.give(area)
 
 
+@pytest.mark.parametrize("ranks", [3, 7, 300])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.complex64], ids=str)
+def test_averages_are_rounded_as_by_the_host(dtype: torch.dtype, ranks: int) -> None:
+    from distrain.comm.buffers import FlatBuffer
+    from distrain.comm.pointers import DeviceBuffer
+
+    if dtype in (torch.uint8, torch.bfloat16) and ranks > 256:
+        pytest.skip(f"{dtype} has no {ranks}")
+    generator = torch.Generator().manual_seed(0)
+    on_cpu = (torch.randn(100_003, generator=generator, dtype=torch.complex64) * 100).abs().to(dtype)
+    on_gpu = on_cpu.cuda()
+    FlatBuffer(on_cpu).divide(ranks)
+    DeviceBuffer(on_gpu, make_side()).divide(ranks)
+    assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
 @pytest.mark.usefixtures("pointers")
 @pytest.mark.parametrize("op", OPERATIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
