@@ -65,7 +65,7 @@ class FakeSide:
         )
         self.pool = StagingPool(lambda size_bytes: torch.full((size_bytes,), 77, dtype=torch.uint8))
         self.fetched = 0
-        self.combined = 0
+        self.pointed = 0
 
     def fetch(self, tensor: torch.Tensor) -> tuple[torch.Tensor, FakeMark]:
         self.fetched += 1
@@ -99,7 +99,6 @@ class FakeSide:
         self.computing.do(work)
 
     def combine(self, work: Callable[[], object]) -> FakeMark:
-        self.combined += 1
         self._combining.do(work)
         return self._combining.mark()
 
@@ -108,4 +107,5 @@ class FakeSide:
 
     @contextlib.contextmanager
     def pointing(self) -> Iterator[None]:
+        self.pointed += 1
         yield

@@ -263,6 +263,6 @@ def test_tensors_of_several_devices_go_by_the_host(
 
 @pytest.mark.ranks(at_least=2)
 def test_gradients_of_ddp(world: World, by_pointers: dist.ProcessGroup, fake_side: FakeSide) -> None:
-    before = fake_side.combined
+    before = fake_side.pointed
     check_gradients_of_ddp(world, by_pointers)
-    assert fake_side.combined > before
+    assert fake_side.pointed > before
