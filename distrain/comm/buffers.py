@@ -66,14 +66,19 @@ _WITH_ARITHMETIC = frozenset(
 )  # fmt: skip
 
 
-def byte_view(tensor: torch.Tensor) -> np.ndarray:
-    """Return the memory of a contiguous CPU tensor of any type as uint8 [bytes], shared."""
+def byte_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the memory of a contiguous tensor of any type and device as uint8 [bytes], shared."""
     flat = tensor.detach().reshape(-1)
     if flat.numel() == 0:
-        return np.empty(0, np.uint8)
+        return torch.empty(0, dtype=torch.uint8, device=tensor.device)
     if flat.numel() == 1:
         flat = flat.as_strided((1,), (1,))  # one element is contiguous whatever its stride says
-    return flat.view(torch.uint8).numpy()
+    return flat.view(torch.uint8)
+
+
+def byte_view(tensor: torch.Tensor) -> np.ndarray:
+    """Return the memory of a contiguous CPU tensor of any type as uint8 [bytes], shared."""
+    return byte_tensor(tensor).numpy()
 
 
 class FlatBuffer:
@@ -155,7 +160,7 @@ class FlatBuffer:
         """Return the bytes of elements ``[start, stop)``, shared."""
         return self.bytes[start * self.itemsize : stop * self.itemsize]
 
-    def divide(self, divisor: int) -> None:
+    def divide(self, divisor: int | torch.Tensor) -> None:
         """Divide all elements in place; integers round towards zero."""
         if self.dtype.is_complex:  # both halves by themselves: rounded once, as in C
             torch.view_as_real(self.tensor).div_(divisor)
@@ -185,21 +190,25 @@ class StagingPool:
     """Receive areas that are used again and again, so that the steady state allocates nothing.
 
     Sizes are rounded up to powers of two. Not thread-safe: it belongs to the engine thread.
+
+    Args:
+        allocate: makes an area of so many bytes; None: in the memory of the host.
     """
 
-    def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = {}
+    def __init__(self, allocate: Callable[[int], Any] | None = None) -> None:
+        self._allocate = allocate or (lambda size_bytes: np.empty(size_bytes, np.uint8))
+        self._free: dict[int, list[Any]] = {}
         self.allocated_bytes = 0
 
-    def take(self, size_bytes: int) -> np.ndarray:
+    def take(self, size_bytes: int) -> Any:
         """Return an area uint8 [at least size_bytes]; give it back when done."""
         size = 1 << max(6, (size_bytes - 1).bit_length())
         free = self._free.setdefault(size, [])
         if free:
             return free.pop()
         self.allocated_bytes += size
-        return np.empty(size, np.uint8)
+        return self._allocate(size)
 
-    def give(self, area: np.ndarray) -> None:
+    def give(self, area: Any) -> None:
         """Take an area back."""
-        self._free[area.size].append(area)
+        self._free[area.nbytes].append(area)

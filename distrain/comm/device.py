@@ -1,4 +1,4 @@
-"""The host side of a collective: where its bytes are while MPI works on them.
+"""The host side of a collective: where its bytes are while MPI works on them, and no pointers of a GPU.
 
 Contiguous CPU tensors are used as they are. Others are copied to contiguous host memory first
 and back at the end; tensors on a GPU through pinned memory on streams of their own (`side.py`), so that
@@ -8,15 +8,22 @@ the caller's stream only waits where it uses the result.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
 from distrain.comm import side
+from distrain.comm.buffers import FlatBuffer, byte_view
+from distrain.comm.exchange import MessageOperation
 from distrain.comm.side import Mark
 from distrain.errors import CallError
 from distrain.world import split
+
+if TYPE_CHECKING:
+    from distrain.comm.operation import Operation
 
 _ORDINARY = torch.Tensor.__torch_dispatch__  # of all types that leave operations to torch
 # A longer payload of a GPU travels in pieces of up to so many bytes: while one is on the wire, the next comes
@@ -45,7 +52,7 @@ def held(tensor: torch.Tensor) -> torch.Tensor:
 class HostSide:
     """Host copies of the tensors of one collective.
 
-    Use from the submitting thread: `read`, `write`, `update`. From the engine thread:
+    Use from the submitting thread: `read`, `write`, `update`, and at last `attach`. From the engine thread:
     `is_ready` before the operation starts, `finish` when it is done.
     """
 
@@ -61,7 +68,7 @@ class HostSide:
             CallError: the tensor is sparse, has no memory, or is on a device that is neither CPU nor GPU.
         """
         tensor = held(tensor)
-        _check(tensor)
+        check_dense(tensor)
         copies = side.side_of(tensor)
         if copies is None:
             # Views that conjugate or negate do so when they are read, which bytes are not.
@@ -77,10 +84,10 @@ class HostSide:
             CallError: as for `read`.
         """
         tensor = held(tensor)
-        _check(tensor)
+        check_dense(tensor)
         if _is_plain(tensor):
             return tensor.detach()
-        _check_places(tensor)
+        check_places(tensor)
         copies = side.side_of(tensor)
         if copies is None:
             host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
@@ -97,9 +104,55 @@ class HostSide:
             return tensor.detach()
         host = self.read(tensor)
         if side.side_of(tensor) is not None or host.data_ptr() != tensor.data_ptr():
-            _check_places(tensor)
+            check_places(tensor)
             self._back.append((tensor.detach(), host, None))  # it was read after all that was computed
         return host
+
+    def kind(self, name: str) -> str:
+        """Return what ranks compare of a collective of this name."""
+        return name
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy of what `read` returned for a tensor of the CPU."""
+        return tensor.clone()
+
+    def empty(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return memory for so many elements."""
+        return torch.empty(count, dtype=dtype, device="cpu")
+
+    def buffer(self, tensor: torch.Tensor) -> FlatBuffer:
+        """Return a contiguous tensor as a payload."""
+        return FlatBuffer(tensor)
+
+    def bytes(self, tensor: torch.Tensor) -> np.ndarray:
+        """Return the memory of a contiguous tensor as MPI takes it."""
+        return byte_view(tensor)
+
+    def messages(self, *args: Any, **named: Any) -> MessageOperation:
+        """Return a `MessageOperation` of such memory."""
+        return MessageOperation(*args, **named)
+
+    def attach(
+        self,
+        operation: Operation,
+        before: Callable[[], Any] | None = None,
+        after: Callable[[], Any] | None = None,
+    ) -> None:
+        """Let an operation begin when the contents are there, and take results back when it is complete.
+
+        Args:
+            operation: works on what was read and written.
+            before: fills its memory, just before the start.
+            after: the reverse, at the end.
+        """
+
+        def complete() -> None:
+            if after is not None:
+                after()
+            self.finish()
+
+        operation.is_ready = self.is_ready  # type: ignore[method-assign]
+        operation.before, operation.after = before, complete
 
     def is_ready(self) -> bool:
         """True once all contents have arrived on the host."""
@@ -130,12 +183,17 @@ def _is_plain(tensor: torch.Tensor) -> bool:
         tensor.is_cpu
         and side.side_of(tensor) is None
         and tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and not (tensor.is_conj() or tensor.is_neg())
+        and is_contiguous(tensor)
     )
 
 
-def _check(tensor: torch.Tensor) -> None:
+def is_contiguous(tensor: torch.Tensor) -> bool:
+    """Return whether the bytes of a dense tensor, read as they lie, are its elements."""
+    return tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
+
+
+def check_dense(tensor: torch.Tensor) -> None:
+    """Refuse what has no memory of elements that a collective could use."""
     if tensor.layout is not torch.strided or tensor.device.type not in ("cpu", "cuda"):
         raise CallError(
             "collective",
@@ -144,7 +202,7 @@ def _check(tensor: torch.Tensor) -> None:
         )
 
 
-def _check_places(tensor: torch.Tensor) -> None:
+def check_places(tensor: torch.Tensor) -> None:
     """Refuse a result in which several elements lie in one place, as after `expand`."""
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         raise CallError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -21,16 +22,16 @@ class Message:
 
     Attributes:
         peer: rank in the communicator; MPI.ANY_SOURCE in a receive takes from whoever sends.
-        data: uint8 [bytes], read or filled.
+        data: uint8 [bytes], read or filled; or such a piece of the memory of a GPU.
     """
 
     peer: int
-    data: np.ndarray
+    data: np.ndarray | MPI.buffer
 
 
-def pieces(data: np.ndarray) -> list[np.ndarray]:
+def pieces(data: np.ndarray | MPI.buffer) -> list[Any]:
     """Cut uint8 [bytes] into messages that MPI can count; nothing is still one empty message."""
-    return [data[i : i + PIECE_BYTES] for i in range(0, max(1, data.size), PIECE_BYTES)]
+    return [data[i : i + PIECE_BYTES] for i in range(0, max(1, len(data)), PIECE_BYTES)]
 
 
 class MessageOperation(Operation):
@@ -58,7 +59,7 @@ class MessageOperation(Operation):
     ) -> None:
         self.kind = kind
         self.algorithm = "direct messages"
-        self.size_bytes = sum(m.data.size for m in (*sends, *receives))
+        self.size_bytes = sum(len(m.data) for m in (*sends, *receives))
         self.queue = comm.handle if ordered else ("messages", comm.handle)
         self.concurrency = 4 if ordered else None
         self.patience_seconds = patience_seconds
@@ -73,11 +74,11 @@ class MessageOperation(Operation):
         for message in self._receives:
             for piece in pieces(message.data):
                 self._requests.append(self._comm.Irecv([piece, MPI.BYTE], message.peer, self._tag))
-                self._expected.append(("from", message.peer, piece.size))
+                self._expected.append(("from", message.peer, len(piece)))
         for message in self._sends:
             for piece in pieces(message.data):
                 self._requests.append(self._comm.Isend([piece, MPI.BYTE], message.peer, self._tag))
-                self._expected.append(("to", message.peer, piece.size))
+                self._expected.append(("to", message.peer, len(piece)))
 
     def progress(self) -> bool:
         """Collect what is complete; check that each message had the expected length."""

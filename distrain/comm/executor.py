@@ -20,6 +20,7 @@ and steps in the same order, so MPI's first-in-first-out matching pairs them up.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -114,8 +115,10 @@ class ScheduleOperation(Operation):
             if done:
                 self.moved += 1
                 self._collect(done)
-        if self._running:
-            return False
+        return not self._running and self._end()
+
+    def _end(self) -> bool:
+        """Do what follows the last step; return True once it is done."""
         if self._divide:
             self._buffer.divide(self._comm.Get_size())
         return True
@@ -142,24 +145,30 @@ class ScheduleOperation(Operation):
 
     def _advance(self, lane: _Lane) -> None:
         """Go on from step to step, and segment to segment, until something must be waited for."""
-        steps = self._plan.colors[lane.color]
         while lane.open == 0:
             if timeline.current() is not None:
                 self._record(lane)
             for op, start, stop, area in lane.arrivals:
                 self._take_in(op, start, stop, area)
-                self._pool.give(area)
-            for area in lane.areas:
-                self._pool.give(area)
-            lane.arrivals, lane.areas = [], []
-            lane.step += 1
-            if lane.step == len(steps):
-                lane.step = 0
-                lane.segment += self._plan.window
-                if lane.segment >= self._plan.segments:
-                    self._running -= 1
-                    return
-            self._enter(lane)
+            if not self._next_step(lane):
+                return
+
+    def _next_step(self, lane: _Lane) -> bool:
+        """Leave a step whose arrivals are taken in, and enter the next; return False if there is none."""
+        for *_, area in lane.arrivals:
+            self._pool.give(area)
+        for area in lane.areas:
+            self._pool.give(area)
+        lane.arrivals, lane.areas = [], []
+        lane.step += 1
+        if lane.step == len(self._plan.colors[lane.color]):
+            lane.step = 0
+            lane.segment += self._plan.window
+            if lane.segment >= self._plan.segments:
+                self._running -= 1
+                return False
+        self._enter(lane)
+        return True
 
     def _enter(self, lane: _Lane) -> None:
         """Post the messages of the lane's step, and early receives of the one after it."""
@@ -204,20 +213,24 @@ class ScheduleOperation(Operation):
                 size_bytes = (stop - start) * self._wire_itemsize
                 area = self._pool.take(size_bytes)
                 arrivals.append((move.op, start, stop, area))
-                view = area[:size_bytes]
+                view = self._landing(area, size_bytes)
             else:
                 view = self._buffer.window(start, stop)
             self._track(self._comm.Irecv([view, MPI.BYTE], move.peer, lane.tag), lane, number)
             posted += 1
         return posted, arrivals
 
-    # What `narrow.py` does in another way.
+    # What `narrow.py` and `pointers.py` do in another way.
 
     _stages_copies = False  # also what is copied lands in a staging area
 
     @property
     def _wire_itemsize(self) -> int:
         return self._buffer.itemsize
+
+    def _landing(self, area: np.ndarray, size_bytes: int) -> Any:
+        """Return the bytes of a staging area into which MPI receives."""
+        return area[:size_bytes]
 
     def _outgoing(self, lane: _Lane, start: int, stop: int) -> np.ndarray:
         """Return the bytes to send for these elements."""

@@ -73,6 +73,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     wire = engine.call(
         lambda: Wire(group_comm, engine, settings, found.nodes, channel, found, chooser, levels)
     )
+    wire.pointers = state.pointers
     return DistrainProcessGroup(wire, options.timeout)
 
 

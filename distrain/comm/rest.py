@@ -30,7 +30,8 @@ def _library() -> Any:
         path = str(build_native.LIBRARY)
         # Calls through CDLL release the GIL: for the sleep alone. Who gave it away after a movement would let
         # others see what it has completed before it has put its own house in order.
-        sleeper, library = ctypes.CDLL(path), ctypes.PyDLL(path)
+        sleeper = ctypes.CDLL(path)
+        library: Any = ctypes.PyDLL(path)
         library.distrain_rest = sleeper.distrain_rest
         library.distrain_rest.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
         library.distrain_rest.restype = library.distrain_rest_told.restype = None

@@ -13,7 +13,7 @@ from distrain import timeline
 from distrain.comm import rest
 from distrain.comm.choice import Chooser, make_chooser
 from distrain.comm.engine import Engine
-from distrain.comm.process import mpi
+from distrain.comm.process import gpu_aware, mpi
 from distrain.comm.process.clocks import align
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared import native
@@ -39,6 +39,7 @@ class Runtime:
         engine: the thread that calls MPI.
         chooser: which algorithm runs.
         inquiry: answers other ranks that wait for this one; None in a world of one.
+        pointers: MPI gets pointers of GPUs; the same on all ranks.
     """
 
     settings: CommSettings
@@ -47,6 +48,7 @@ class Runtime:
     engine: Engine
     chooser: Chooser
     inquiry: Inquiry | None
+    pointers: bool = False
 
     def bucket_bytes(self, gradient_bytes: int) -> int:
         """Return the size of DDP's buckets for gradients of so many bytes in all."""
@@ -57,10 +59,15 @@ class Runtime:
     def _nodes(self) -> tuple[int, ...]:
         return tuple(self.world.node_names.index(host) for host in self.world.hosts)
 
-    def describe_allreduce(self, payload_bytes: int) -> str:
+    def describe_allreduce(self, payload_bytes: int, on_gpu: bool = False) -> str:
         """Say for people how an array of this size is summed over all ranks, and who decided that."""
+        if on_gpu and self.pointers:
+            return f"{self._describe_messages(payload_bytes)}, by pointers of the GPUs"
         if self.settings.node_memory and self.world.nodes == 1 and native.build_info()[0]:
             return "memory of the node"
+        return self._describe_messages(payload_bytes)
+
+    def _describe_messages(self, payload_bytes: int) -> str:
         return self.chooser.describe(self._nodes, payload_bytes)
 
 
@@ -92,6 +99,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             exits.install(name)
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
+            pointers = gpu_aware.agree(comm, chosen.device_pointers)
             _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,
@@ -100,7 +108,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
                 name,
                 None if inquiry is None else partial(inquire, inquiry),
             )
-            _runtime = Runtime(chosen, comm, world, engine, chooser, inquiry)
+            _runtime = Runtime(chosen, comm, world, engine, chooser, inquiry, pointers)
         elif settings is not None and settings != _runtime.settings:
             raise UsageError(
                 "init_process_group",

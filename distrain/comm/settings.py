@@ -49,6 +49,11 @@ class CommSettings(Settings):
         description="how gradients of GPUs are combined inside a node, before they travel between nodes: in "
         "the memory of the host, or by NCCL among the GPUs",
     )
+    device_pointers: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="whether MPI gets pointers of a GPU, or copies in the memory of the host; auto: pointers "
+        "if the MPI says that it takes them; always: without asking it, which crashes if it does not",
+    )
     check: bool = Field(
         True, description="ranks compare what they call; those that disagree are named at once"
     )

@@ -22,6 +22,7 @@ from distrain.comm.messages import LONGEST_MESSAGE, Program
 from distrain.comm.narrow import NarrowOperation
 from distrain.comm.operation import Operation
 from distrain.comm.plan import Plan, make_plan
+from distrain.comm.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOperation
 from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import call_before, last_call
@@ -103,8 +104,9 @@ class Wire:
         self.pool = StagingPool()
         # The plan, the tags to take, and whether nodes combine in memory. What was chosen stays: choosing
         # costs as much as ten messages.
-        self._plans: dict[tuple[Choice | None, Collective, int, int, bool], tuple[Plan, int, bool]] = {}
+        self._plans: dict[tuple[Choice | None, Collective, int, int, bool, int], tuple[Plan, int, bool]] = {}
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
+        self.pointers = False  # MPI gets pointers of GPUs; on all ranks or on none
         self.compiled = (
             messages.library() is not None
             and not settings.timeline
@@ -148,6 +150,8 @@ class Wire:
         call: Call | None,
     ) -> Operation:
         buffer.check(reduction)
+        if isinstance(buffer, DeviceBuffer):
+            return self._on_device(buffer, reduction, collective, kind, call)
         if wire_dtype is not None:
             plan, lanes, _ = self._plan(collective, buffer, able=False)
             first_tag = self._first_tag(lanes, call)
@@ -165,6 +169,22 @@ class Wire:
         between = self._messages(plan, lanes, levels.part_of(buffer), within, levels.across, kind, call)
         whole = LevelsOperation(levels, buffer, reduction, between, self.comm.handle, self.size, kind)
         return self._proving(whole, call)
+
+    def _on_device(
+        self,
+        buffer: DeviceBuffer,
+        reduction: Reduction,
+        collective: Collective,
+        kind: str,
+        call: Call | None,
+    ) -> Operation:
+        """Return the operation that combines a payload in the memory of a GPU."""
+        least = SEGMENT_BYTES if self.settings.segment_bytes is None else 0
+        plan, lanes, _ = self._plan(collective, buffer, able=False, least_segment=least)
+        first_tag = self._first_tag(lanes, call)
+        pool = buffer.side.pool
+        operation = PointerOperation(plan, buffer, reduction, self.comm, first_tag, pool, kind)
+        return self._proving(operation, call)
 
     def _messages(
         self,
@@ -262,7 +282,9 @@ class Wire:
             late = operation.proves_agreement or isinstance(operation, SharedOperation)
             operation.guard = self._roll.enter(call, late)
 
-    def _plan(self, collective: Collective, buffer: FlatBuffer, able: bool) -> tuple[Plan, int, bool]:
+    def _plan(
+        self, collective: Collective, buffer: FlatBuffer, able: bool, least_segment: int = 0
+    ) -> tuple[Plan, int, bool]:
         """Return this rank's plan, the tags to take for it, and whether it is one between nodes.
 
         The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
@@ -272,9 +294,10 @@ class Wire:
             collective: what is computed.
             buffer: the payload.
             able: the memory of nodes may serve; see `levels.py`.
+            least_segment: bytes; where the choice is of shorter messages, they are so long.
         """
         count, itemsize = buffer.count, buffer.itemsize
-        key = (self.chooser.forced, collective, count, itemsize, able)
+        key = (self.chooser.forced, collective, count, itemsize, able, least_segment)
         if key not in self._plans:
             choice = self.chooser.choose(self.nodes, collective, count * itemsize)
             layered = self.levels is not None and able and choice.algorithm in BETWEEN
@@ -286,7 +309,8 @@ class Wire:
             if len(self._plans) >= PLANS_KEPT:
                 oldest, *_ = self._plans.pop(next(iter(self._plans)))
                 self._programs.pop(id(oldest), None)
-            plan = make_plan(schedule, rank, count, itemsize, choice.segment_bytes, WINDOW)
+            segment = max(choice.segment_bytes, least_segment)
+            plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
             self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
         return self._plans[key]
 

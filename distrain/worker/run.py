@@ -79,12 +79,12 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     classes = config.model.num_classes or len(train_store.classes)
     model = create_model(config.model, classes, config.seed)
     bucket_bytes = distrain.bucket_bytes(model)
+    device = pick_device(config.train.device, world)
     if world.rank == 0:
-        allreduce = runtime.current().describe_allreduce(bucket_bytes)
+        allreduce = runtime.current().describe_allreduce(bucket_bytes, device.type == "cuda")
         log.info("gradients travel in buckets of %s by %s", format_bytes(bucket_bytes), allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
-    device = pick_device(config.train.device, world)
     loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
     result = train(
         Parts(

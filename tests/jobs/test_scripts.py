@@ -18,6 +18,7 @@ import distrain
 from distrain.comm.settings import CommSettings
 from distrain.comm.supervision.faults import fault_point
 """
+FAKE_DEVICE = Path(__file__).parents[1] / "mpi" / "comm"
 # Reduces until a rank breaks at the step that DISTRAIN_FAULT names.
 LOOP = (
     PREAMBLE
@@ -286,6 +287,28 @@ distrain.allreduce(np.ones(1000 + world.rank))
     assert job.returncode == 1
     said = r"called allreduce \(sum\) number \d+ of 100[01] elements of torch.float64 where rank [01] on"
     assert re.search(said, job.stderr), job.stderr
+
+
+def test_tensors_of_different_devices_are_named(tmp_path: Path) -> None:
+    """Rank 0 passes a tensor of the CPU, rank 1 one of a GPU whose pointers MPI takes: they never meet."""
+    script = (
+        PREAMBLE
+        + f"""
+sys.path.insert(0, {str(FAKE_DEVICE)!r})
+from fake_side import FakeSide
+from distrain.comm import side
+world = distrain.init_process_group(CommSettings(device_pointers="always", node_memory=False))
+if world.rank == 1:
+    fake = FakeSide()
+    side.side_of = lambda tensor: fake
+dist.all_reduce(torch.ones(1000))
+print("went on", flush=True)
+"""
+    )
+    job = mpirun(script, tmp_path)
+    assert job.returncode == 1 and "went on" not in job.stdout
+    assert re.search(r"called allreduce \(sum\) of 1000 elements", job.stderr), job.stderr
+    assert re.search(r"called allreduce on a GPU \(sum\) of 1000 elements", job.stderr), job.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
 from distrain.comm.backend import BACKEND
-from distrain.comm.buffers import Reduction, byte_view
+from distrain.comm.buffers import Reduction
 from distrain.comm.device import HostSide
-from distrain.comm.exchange import Message, MessageOperation
+from distrain.comm.exchange import Message
+from distrain.comm.on_device import Payloads, side_for
 from distrain.comm.operation import Operation
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork
@@ -228,9 +229,18 @@ class GroupBase(dist.ProcessGroup):
         self._wire, self._quick, self._free_quick = _Gone(problem, do), None, lambda: False
         return wire
 
+    def _payloads(self, *tensors: torch.Tensor, combines: bool = False) -> Payloads:
+        """Return where the tensors of a collective are while MPI works on them.
+
+        Args:
+            tensors: all of them.
+            combines: they are summed, not only moved.
+        """
+        return side_for(tensors, combines) if self._wire.pointers else HostSide()
+
     def _submit(
         self,
-        host: HostSide,
+        host: Payloads,
         operation: Operation,
         tensors: Sequence[torch.Tensor],
         before: Callable[[], Any] | None = None,
@@ -250,13 +260,9 @@ class GroupBase(dist.ProcessGroup):
             ready: says when it may start, in place of `host`.
         """
 
-        def complete() -> None:
-            if after is not None:
-                after()
-            host.finish()
-
-        operation.is_ready = ready or host.is_ready  # type: ignore[method-assign]
-        operation.before, operation.after = before, complete
+        host.attach(operation, before, after)
+        if ready is not None:
+            operation.is_ready = ready  # type: ignore[method-assign]
         engine = self._wire.engine
         work = DistrainWork(engine, [engine.submit(operation, awaited=awaited)], tensors)
         if self._coalescing is not None:
@@ -318,7 +324,7 @@ class GroupBase(dist.ProcessGroup):
 
     def _messages(
         self,
-        host: HostSide,
+        host: Payloads,
         kind: str,
         leaving: dict[int, torch.Tensor],
         arriving: dict[int, torch.Tensor],
@@ -331,9 +337,9 @@ class GroupBase(dist.ProcessGroup):
         `count` and `root` are what all ranks must agree on; -1: nothing.
         """
         me = self.rank()
-        sends = [Message(rank, byte_view(t)) for rank, t in leaving.items() if rank != me]
-        receives = [Message(rank, byte_view(t)) for rank, t in arriving.items() if rank != me]
-        operation = MessageOperation(kind, self._wire.comm, self._wire.tags.take(1), sends, receives)
+        sends = [Message(rank, host.bytes(t)) for rank, t in leaving.items() if rank != me]
+        receives = [Message(rank, host.bytes(t)) for rank, t in arriving.items() if rank != me]
+        operation = host.messages(kind, self._wire.comm, self._wire.tags.take(1), sends, receives)
         some = next(iter((*leaving.values(), *arriving.values())), None)
         self._wire.sign(
             operation, self._wire.number(kind, count, None if some is None else some.dtype, root=root)

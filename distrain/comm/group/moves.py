@@ -14,17 +14,12 @@ from mpi4py import MPI
 
 from distrain.comm.buffers import byte_view
 from distrain.comm.device import HostSide
-from distrain.comm.exchange import (
-    PIECE_BYTES,
-    Message,
-    MessageOperation,
-    barrier_operation,
-    broadcast_operation,
-)
+from distrain.comm.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation
 from distrain.comm.group import forms
 from distrain.comm.group.base import SPARE_SECONDS, as_list, limited, only, only_list
 from distrain.comm.group.monitored import MonitoredBarrier
 from distrain.comm.group.reductions import Reductions
+from distrain.comm.on_device import Payloads
 from distrain.comm.operation import Mark
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
@@ -42,7 +37,7 @@ class Moves(Reductions):
 
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
         self._check_rank("broadcast", root)
-        host = HostSide()
+        host = HostSide()  # MPI's own broadcast: of libraries that take pointers not all take them there
         data = host.read(tensor) if self.rank() == root else host.write(tensor)
         operation = broadcast_operation(self._wire.comm, byte_view(data), root)
         self._wire.sign(operation, self._wire.number("broadcast", tensor.numel(), tensor.dtype, root=root))
@@ -51,16 +46,18 @@ class Moves(Reductions):
     @forms.takes(forms.GATHER)
     def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the input of rank r to the r-th output of the root."""
-        source, root, host = only(inputs), opts.rootRank, HostSide()
+        source, root = only(inputs), opts.rootRank
         self._check_rank("gather", root)
-        own = host.read(source)
         if self.rank() != root:
-            work = self._messages(host, "gather", {root: own}, {}, [], own.numel(), root)
-            return limited(work, opts)
+            host = self._payloads(source)
+            own = host.read(source)
+            return limited(self._messages(host, "gather", {root: own}, {}, [], own.numel(), root), opts)
         targets = only_list(outputs)
         self._check_parts("gather", targets)
         for target in targets:
             self._check_alike("gather", source, target)
+        host = self._payloads(source, *targets)
+        own = host.read(source)
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
         work = self._messages(host, "gather", {root: own}, arriving, targets, own.numel(), root)
         return limited(work, opts)
@@ -68,16 +65,19 @@ class Moves(Reductions):
     @forms.takes(forms.SCATTER)
     def scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy the root's r-th input to the output of rank r."""
-        target, root, host = only(outputs), opts.rootRank, HostSide()
+        target, root = only(outputs), opts.rootRank
         self._check_rank("scatter", root)
-        arriving = {root: host.write(target)}
         if self.rank() != root:
+            host = self._payloads(target)
+            arriving = {root: host.write(target)}
             work = self._messages(host, "scatter", {}, arriving, [target], target.numel(), root)
             return limited(work, opts)
         sources = only_list(inputs)
         self._check_parts("scatter", sources)
         for source in sources:
             self._check_alike("scatter", source, target)
+        host = self._payloads(target, *sources)
+        arriving = {root: host.write(target)}
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
         work = self._messages(host, "scatter", leaving, arriving, [target], target.numel(), root)
         return limited(work, opts)
@@ -85,10 +85,11 @@ class Moves(Reductions):
     @forms.takes(forms.ALL_TO_ALL)
     def alltoall(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Copy input d of rank s to output s of rank d. The sizes may differ."""
-        targets, sources, host = only_list(outputs), only_list(inputs), HostSide()
+        targets, sources = only_list(outputs), only_list(inputs)
         self._check_parts("all_to_all outputs", targets)
         self._check_parts("all_to_all inputs", sources)
         self._check_alike("all_to_all", sources[self.rank()], targets[self.rank()])
+        host = self._payloads(*targets, *sources)
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
         return limited(self._messages(host, "all_to_all", leaving, arriving, targets), opts)
@@ -111,11 +112,11 @@ class Moves(Reductions):
             input_splits: rows for each rank; empty: equal parts.
             opts: torch's options.
         """
-        host = HostSide()
+        host = self._payloads(output, input)
         self._check_alike("all_to_all", input, output, sizes=False)
         own, result = host.read(input), host.write(output)
         if own.untyped_storage().data_ptr() == result.untyped_storage().data_ptr():
-            own = own.clone()  # in place, what arrives may land on what has not left
+            own = host.copy(own)  # in place, what arrives may land on what has not left
         leaving = self._slices("all_to_all input", own, input_splits)
         arriving = self._slices("all_to_all output", result, output_splits)
         self._check_alike("all_to_all", leaving[self.rank()], arriving[self.rank()])
@@ -147,33 +148,36 @@ class Moves(Reductions):
     def send(self, tensors: Any, dst: int, tag: int | None = None) -> DistrainWork:
         """Send a tensor to rank `dst` of the group."""
         self._check_rank("send", dst)
-        tensor, host = only(tensors), HostSide()
-        message = Message(dst, byte_view(host.read(tensor)))
+        tensor = only(tensors)
+        host = self._payloads(tensor)
+        message = Message(dst, host.bytes(host.read(tensor)))
         return self._point_to_point(host, "send", tensor, tag or 0, sends=[message])
 
     @forms.takes(forms.RECV)
     def recv(self, tensors: Any, src: int, tag: int | None = None) -> DistrainWork:
         """Receive a tensor from rank `src` of the group."""
         self._check_rank("recv", src)
-        tensor, host = only(tensors), HostSide()
-        message = Message(src, byte_view(host.write(tensor)))
+        tensor = only(tensors)
+        host = self._payloads(tensor)
+        message = Message(src, host.bytes(host.write(tensor)))
         return self._point_to_point(host, "recv", tensor, tag or 0, receives=[message])
 
     def recv_anysource(self, tensors: Any, tag: int = 0) -> DistrainWork:
         """Receive a tensor from whoever sends; `source_rank` of the work tells who did."""
-        tensor, host = only(tensors), HostSide()
-        data = byte_view(host.write(tensor))
-        if data.size > PIECE_BYTES:
+        tensor = only(tensors)
+        host = self._payloads(tensor)
+        data = host.bytes(host.write(tensor))
+        if len(data) > PIECE_BYTES:
             raise CallError(
                 "recv from any rank",
-                f"{data.size} bytes come in several messages, perhaps of several senders",
+                f"{len(data)} bytes come in several messages, perhaps of several senders",
                 "name the source, or send less than 1 GiB",
             )
         return self._point_to_point(host, "recv", tensor, tag, receives=[Message(MPI.ANY_SOURCE, data)])
 
     def _point_to_point(
         self,
-        host: HostSide,
+        host: Payloads,
         kind: str,
         tensor: torch.Tensor,
         tag: int,
@@ -184,7 +188,7 @@ class Moves(Reductions):
             raise CallError(
                 kind, f"tag={tag} is not in 0 ... {self._wire.user_tags - 1}", "use a smaller tag"
             )
-        operation = MessageOperation(
+        operation = host.messages(
             kind,
             self._wire.comm,
             self._wire.first_user_tag + tag,

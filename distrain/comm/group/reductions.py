@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
-from distrain.comm.buffers import FlatBuffer, Reduction, byte_view, overlap
+from distrain.comm.buffers import FlatBuffer, Reduction, byte_tensor, overlap
 from distrain.comm.device import HostSide, held, pieces
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group import forms
@@ -28,6 +28,7 @@ from distrain.comm.group.base import (
     unpack,
 )
 from distrain.comm.group.sparse import sparse_allreduce
+from distrain.comm.on_device import Payloads
 from distrain.comm.operation import Operation
 from distrain.comm.shared.caller import DONE
 from distrain.comm.shared.channel import COMPLETE
@@ -112,6 +113,8 @@ class Reductions(GroupBase):
             return work
         works = [
             self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
+            if isinstance(self._payloads(tensor, combines=True), HostSide)
+            else self._allreduce(tensor, reduction, awaited=awaited)
             for tensor in found
         ]
         if awaited and wire.routes is not None:
@@ -168,10 +171,10 @@ class Reductions(GroupBase):
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
-        host = HostSide()
-        buffer = FlatBuffer(host.update(tensor))
+        host = self._payloads(tensor, combines=True)
+        buffer = host.buffer(host.update(tensor))
         buffer.check(reduction)  # before it counts
-        call = call or self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+        call = call or self._wire.number(host.kind("allreduce"), tensor.numel(), tensor.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, call=call)
         return self._submit(host, operation, [tensor], awaited=awaited)
 
@@ -216,15 +219,16 @@ class Reductions(GroupBase):
     @forms.takes(forms.REDUCE)
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
         """Combine over all ranks; only the root's tensor changes."""
-        tensor, host = only(tensors), HostSide()
+        tensor = only(tensors)
+        host = self._payloads(tensor, combines=True)
         self._check_rank("reduce", opts.rootRank)
         source = host.read(tensor)
-        scratch = torch.empty_like(source)
+        scratch = host.empty(source.numel(), source.dtype).view(source.shape)
         result = host.write(tensor) if self.rank() == opts.rootRank else None
         reduction = reduction_of(opts)
-        buffer = FlatBuffer(scratch)
+        buffer = host.buffer(scratch)
         buffer.check(reduction)
-        call = self._wire.number("reduce", source.numel(), source.dtype, reduction, opts.rootRank)
+        call = self._wire.number(host.kind("reduce"), source.numel(), source.dtype, reduction, opts.rootRank)
         operation = self._wire.reduction(buffer, reduction, kind="reduce", call=call)
 
         def after() -> None:
@@ -237,12 +241,12 @@ class Reductions(GroupBase):
     @forms.takes(forms.REDUCE_SCATTER)
     def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
         """Combine the r-th input of all ranks into the output of rank r. The parts may differ in size."""
-        output, parts, host = only(outputs), only_list(inputs), HostSide()
+        output, parts = only(outputs), only_list(inputs)
         self._check_parts("reduce_scatter", parts)
         for part in parts:
             self._check_alike("reduce_scatter", part, output, sizes=False)
         self._check_alike("reduce_scatter", parts[self.rank()], output)
-        return self._reduce_parts(host, parts, output, opts)
+        return self._reduce_parts(parts, output, opts)
 
     @forms.takes(forms.REDUCE_SCATTER_SINGLE)
     def reduce_scatter_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any) -> DistrainWork:
@@ -254,7 +258,7 @@ class Reductions(GroupBase):
             opts: names the reduction.
         """
         self._check_multiple("reduce_scatter", input, output)
-        return self._reduce_parts(HostSide(), [input], output, opts)
+        return self._reduce_parts([input], output, opts)
 
     _reduce_scatter_base = reduce_scatter_single
 
@@ -266,11 +270,10 @@ class Reductions(GroupBase):
 
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
-    def _reduce_parts(
-        self, host: HostSide, inputs: Sequence[torch.Tensor], output: torch.Tensor, opts: Any
-    ) -> DistrainWork:
+    def _reduce_parts(self, inputs: Sequence[torch.Tensor], output: torch.Tensor, opts: Any) -> DistrainWork:
+        host = self._payloads(output, *inputs, combines=True)
         sources, result = [host.read(part) for part in inputs], host.write(output)
-        scratch = torch.empty(sum(source.numel() for source in sources), dtype=output.dtype, device="cpu")
+        scratch = host.empty(sum(source.numel() for source in sources), output.dtype)
         sizes = [source.numel() for source in sources] if len(sources) == self.size() else None
         even = sizes is None or len(set(sizes)) == 1
         # A Schedule's parts are equal; of unequal ones everybody gets the whole.
@@ -280,9 +283,9 @@ class Reductions(GroupBase):
             first = sum(sizes[: self.rank()])
         mine = scratch[first : first + output.numel()]
         reduction = reduction_of(opts)
-        buffer = FlatBuffer(scratch)
+        buffer = host.buffer(scratch)
         buffer.check(reduction)
-        call = self._wire.number("reduce_scatter", scratch.numel(), scratch.dtype, reduction)
+        call = self._wire.number(host.kind("reduce_scatter"), scratch.numel(), scratch.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, collective, kind="reduce_scatter", call=call)
         after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
         work = self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
@@ -302,14 +305,14 @@ class Reductions(GroupBase):
         self._check_alike("all_gather", source, parts[self.rank()])
         if len({part.numel() for part in parts}) > 1:
             return limited(self._uneven_allgather(parts, source), opts)
-        host = HostSide()
+        host = self._payloads(source, *parts)
         own, results = host.read(source), [host.write(part) for part in parts]
-        whole = torch.empty(source.numel() * self.size(), dtype=source.dtype, device="cpu")
+        whole = host.empty(source.numel() * self.size(), source.dtype)
         work = self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
         return limited(work, opts)
 
     def _uneven_allgather(self, parts: Sequence[torch.Tensor], source: torch.Tensor) -> DistrainWork:
-        host = HostSide()
+        host = self._payloads(source, *parts)
         own = host.read(source)
         leaving = dict.fromkeys(range(self.size()), own)
         arriving = {rank: host.write(part) for rank, part in enumerate(parts)}
@@ -325,7 +328,7 @@ class Reductions(GroupBase):
             opts: torch's options.
         """
         self._check_multiple("all_gather", output, input)
-        host = HostSide()
+        host = self._payloads(output, input)
         own, whole = host.read(input), host.write(output)
         return limited(self._gather_parts(host, own, whole, [output]), opts)
 
@@ -348,17 +351,17 @@ class Reductions(GroupBase):
 
     def _gather_parts(
         self,
-        host: HostSide,
+        host: Payloads,
         own: torch.Tensor,
         whole: torch.Tensor,
         results: Sequence[torch.Tensor],
         after: Callable[[], Any] | None = None,
     ) -> DistrainWork:
-        data = torch.from_numpy(byte_view(whole))
-        mine = torch.from_numpy(byte_view(own))
+        data = byte_tensor(whole)
+        mine = byte_tensor(own)
         place = data[self.rank() * mine.numel() : (self.rank() + 1) * mine.numel()]
-        call = self._wire.number("all_gather", own.numel(), own.dtype)
+        call = self._wire.number(host.kind("all_gather"), own.numel(), own.dtype)
         operation = self._wire.reduction(
-            FlatBuffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather", call=call
+            host.buffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather", call=call
         )
         return self._submit(host, operation, results, lambda: place.copy_(mine), after)

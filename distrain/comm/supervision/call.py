@@ -12,6 +12,7 @@ from distrain.comm.buffers import Reduction
 KINDS = (
     "allreduce", "reduce", "reduce_scatter", "all_gather", "broadcast",
     "gather", "scatter", "all_to_all", "barrier",
+    "allreduce on a GPU", "reduce on a GPU", "reduce_scatter on a GPU", "all_gather on a GPU",
 )  # fmt: skip
 _DTYPES = tuple(sorted({v for v in vars(torch).values() if isinstance(v, torch.dtype)}, key=str))
 _REDUCTIONS = tuple(Reduction)

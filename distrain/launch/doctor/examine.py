@@ -19,6 +19,7 @@ def examine() -> Iterator[Check]:
     if found is not None:
         yield mpi.world(found)
     yield hardware.gpus(torch.facts.get("gpus"))
+    yield mpi.pointers(torch.facts.get("gpus"))
     yield from python.decoders()
     yield python.exchange()
     yield python.checksums()

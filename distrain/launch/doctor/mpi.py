@@ -35,6 +35,13 @@ total = world.allreduce(world.rank + 1)
 if world.rank == 0:
     print("WORLD", world.size, node.size, total, flush=True)
 """
+# Asked of a process on its own: a switch that only jobs get is not seen.
+_POINTERS = """
+import json
+from distrain.comm.process.gpu_aware import ask
+answer = ask()
+print(json.dumps({"takes": answer.takes, "why": answer.why}))
+"""
 WORLD_SECONDS = 90.0
 
 
@@ -95,6 +102,18 @@ def world(mpi: Mpi, timeout: float = WORLD_SECONDS) -> Check:
         do = "use mpirun and libmpi of the same MPI: set DISTRAIN_MPIRUN, or reinstall mpi4py for this MPI"
         return Check("world of 2 ranks", "broken", found, do, facts)
     return Check("world of 2 ranks", "ok", "2 ranks see each other and share memory", facts=facts)
+
+
+def pointers(gpus: list[str] | None) -> Check:
+    """Look whether MPI takes pointers of GPUs, as far as it says; it matters only where there are some."""
+    facts, reason = ask_python(_POINTERS)
+    if facts is None:
+        return Check("gpu pointers", "absent", reason)
+    found = f"{'taken' if facts['takes'] else 'not taken'} by this MPI: {facts['why']}"
+    if facts["takes"] or not gpus:
+        return Check("gpu pointers", "ok" if facts["takes"] else "absent", found, facts=facts)
+    do = "tensors of GPUs go through the memory of the host; an MPI built and switched on for them saves that"
+    return Check("gpu pointers", "slower", found, do, facts)
 
 
 def slurm() -> Check:

@@ -1,7 +1,8 @@
 """A device in words of threads: tensors of the CPU are handled as if they lay on a GPU.
 
-Three streams, each a thread that does what it is given in its order, slowly: what is computed, what leaves,
-what arrives. A copy that starts too early, or is used too early, gives wrong numbers.
+Four streams, each a thread that does what it is given in its order, slowly: what is computed, what leaves,
+what arrives, what is summed where MPI gets pointers. A copy or a sum that starts too early, or is used too
+early, gives wrong numbers.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+
+from distrain.comm.buffers import StagingPool
 
 SECONDS = 2e-4  # of each thing that a stream does
 
@@ -57,8 +60,12 @@ class FakeSide:
     device = torch.device("cpu")
 
     def __init__(self) -> None:
-        self.compute, self._leaving, self._arriving = map(Stream, ("compute", "leaving", "arriving"))
+        self.computing, self._leaving, self._arriving, self._combining = map(
+            Stream, ("computing", "leaving", "arriving", "combining")
+        )
+        self.pool = StagingPool(lambda size_bytes: torch.full((size_bytes,), 77, dtype=torch.uint8))
         self.fetched = 0
+        self.pointed = 0
 
     def fetch(self, tensor: torch.Tensor) -> tuple[torch.Tensor, FakeMark]:
         self.fetched += 1
@@ -73,7 +80,7 @@ class FakeSide:
         )  # not what anybody waits for
 
     def computed(self) -> FakeMark:
-        return self.compute.mark()
+        return self.computing.mark()
 
     def put(self, tensor: torch.Tensor, host: torch.Tensor, after: FakeMark | None) -> None:
         if after is not None:
@@ -86,4 +93,19 @@ class FakeSide:
     @contextlib.contextmanager
     def arriving(self) -> Iterator[None]:
         self.arrived().order_caller()  # a Future of CPU tensors has no events that could order anything
+        yield
+
+    def compute(self, work: Callable[[], object]) -> None:
+        self.computing.do(work)
+
+    def combine(self, work: Callable[[], object]) -> FakeMark:
+        self._combining.do(work)
+        return self._combining.mark()
+
+    def land(self, work: Callable[[], object], tensors: Iterable[torch.Tensor]) -> None:
+        self._arriving.do(work)
+
+    @contextlib.contextmanager
+    def pointing(self) -> Iterator[None]:
+        self.pointed += 1
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from wire_cases import same_bits
 
 from distrain.world import World
@@ -38,3 +39,21 @@ def same_gradients_everywhere(net: nn.Module, world: World) -> bool:
     everyone = [torch.empty_like(flat) for _ in range(world.size)]
     dist.all_gather(everyone, flat)
     return all(same_bits(flat, other) for other in everyone)
+
+
+def check_gradients_of_ddp(world: World, group: dist.ProcessGroup) -> None:
+    """DDP with several buckets has the gradients of one process with all samples."""
+
+    def net() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(12, 30), nn.Tanh(), nn.Linear(30, 5))
+
+    samples = torch.randn(4 * world.size, 12, generator=torch.Generator().manual_seed(1))
+    whole = net()
+    whole(samples).square().mean().backward()
+    parallel = DistributedDataParallel(net(), process_group=group, bucket_cap_mb=0.001)
+    for _ in range(2):  # DDP arranges its buckets anew after the first
+        parallel.zero_grad()
+        parallel(samples[4 * world.rank :][:4]).square().mean().backward()
+    for one, other in zip(parallel.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)

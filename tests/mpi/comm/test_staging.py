@@ -9,8 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from fake_side import FakeSide
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from small_net import check_gradients_of_ddp
 
 from distrain.comm import device, side
 from distrain.comm.process_group import DistrainProcessGroup
@@ -26,7 +25,7 @@ def staged(fake_side: FakeSide, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 def after(seconds: float, fake_side: FakeSide) -> None:
     """Keep the device busy, so that what is given to it next happens late."""
-    fake_side.compute.do(lambda: time.sleep(seconds))
+    fake_side.computing.do(lambda: time.sleep(seconds))
 
 
 def test_what_is_still_being_computed_is_what_travels(
@@ -37,7 +36,7 @@ def test_what_is_still_being_computed_is_what_travels(
     works = []
     for number, tensor in enumerate(tensors):
         after(0.03, fake_side)
-        fake_side.compute.do(lambda t=tensor, n=number: t.fill_(world.rank + 1 + n))  # type: ignore[misc]
+        fake_side.computing.do(lambda t=tensor, n=number: t.fill_(world.rank + 1 + n))  # type: ignore[misc]
         works.append(dist.all_reduce(tensor, group=by_messages, async_op=True))
     assert not works[-1].is_completed()
     for number, (tensor, work) in enumerate(zip(tensors, works, strict=True)):
@@ -54,7 +53,7 @@ def test_a_result_waits_for_what_still_reads_its_place(
     tensor, seen = torch.full((5,), float(world.rank)), torch.full((5,), -1.0)
     if world.rank > 0:
         after(0.05, fake_side)
-        fake_side.compute.do(lambda: seen.copy_(tensor))
+        fake_side.computing.do(lambda: seen.copy_(tensor))
     dist.broadcast(tensor, 0, group=by_messages)
     assert tensor.tolist() == [0.0] * 5
     assert seen.tolist() == [float(world.rank) if world.rank > 0 else -1.0] * 5
@@ -86,20 +85,6 @@ def test_a_long_payload_travels_in_pieces(
 
 
 def test_gradients_of_ddp(world: World, by_messages: dist.ProcessGroup, fake_side: FakeSide) -> None:
-    """As with all samples in one process."""
-
-    def net() -> nn.Sequential:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(12, 30), nn.Tanh(), nn.Linear(30, 5))
-
-    samples = torch.randn(4 * world.size, 12, generator=torch.Generator().manual_seed(1))
-    whole = net()
-    whole(samples).square().mean().backward()
-    parallel = DistributedDataParallel(net(), process_group=by_messages, bucket_cap_mb=0.001)
     before = fake_side.fetched
-    for _ in range(2):  # DDP arranges its buckets anew after the first
-        parallel.zero_grad()
-        parallel(samples[4 * world.rank :][:4]).square().mean().backward()
-    for one, other in zip(parallel.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
+    check_gradients_of_ddp(world, by_messages)
     assert fake_side.fetched > before

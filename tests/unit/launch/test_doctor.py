@@ -54,6 +54,25 @@ def test_without_the_native_decoder_it_is_slower(monkeypatch: pytest.MonkeyPatch
     assert turbojpeg.verdict == "ok"
 
 
+@pytest.mark.parametrize(
+    ("takes", "gpus", "verdict"),
+    [(True, ["A"], "ok"), (False, ["A"], "slower"), (False, [], "absent"), (True, None, "ok")],
+)
+def test_pointers_of_gpus_matter_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, takes: bool, gpus: list[str] | None, verdict: str
+) -> None:
+    answer = json.dumps({"takes": takes, "why": "SWITCH is not 1"})
+    monkeypatch.setattr(mpi, "_POINTERS", f"print('{answer}')")
+    check = mpi.pointers(gpus)
+    assert check.verdict == verdict and "SWITCH is not 1" in check.found
+    assert ("not taken" in check.found) is not takes and bool(check.do) is (verdict == "slower")
+
+
+def test_the_mpi_of_this_installation_is_asked_for_pointers() -> None:
+    check = mpi.pointers([])
+    assert check.facts["takes"] in (True, False) and check.facts["why"] in check.found
+
+
 def test_optional_libraries_may_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python, "_DALI", "import nothing_of_this_name")
     monkeypatch.setattr(python, "_HOROVOD", 'print(\'{"version": "0.28.1", "mpi": true}\')')
