@@ -19,6 +19,14 @@ def command(ranks: int, words: tuple[str, ...], environ: Mapping[str, str]) -> C
     return _find().command(job, environ)
 
 
+def exit_code(code: int) -> int:
+    """What mpirun returns when a rank is gone with this code, 128 + n for signal n."""
+    name = _find().name
+    if name == "intelmpi":
+        return 255
+    return code - 128 if name == "mpich" and code > 128 else code
+
+
 if __name__ == "__main__":
     built = command(int(sys.argv[1]), tuple(sys.argv[2:]), os.environ)
     os.execvpe(built.argv[0], built.argv, {**os.environ, **built.env})
