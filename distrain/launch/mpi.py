@@ -41,7 +41,7 @@ class Mpi:
 
     @property
     def starter(self) -> str:
-        """What starts the ranks: mpirun, or the program beside it that its dialect names, if that is there."""
+        """What starts the ranks: mpirun, or the program beside it that its dialect names, if there."""
         program = os.path.join(os.path.dirname(self.path), self.dialect.program)
         if not self.dialect.program or (os.path.isabs(self.path) and not os.access(program, os.X_OK)):
             return self.path
