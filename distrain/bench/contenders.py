@@ -14,7 +14,9 @@ from mpi4py import MPI
 
 import distrain
 from distrain.bench import openmpi
+from distrain.comm import horovod
 from distrain.comm.process.mpi import library
+from distrain.errors import ConfigError
 
 
 class Unavailable(Exception):
@@ -131,13 +133,9 @@ class Horovod:
 
     def __init__(self) -> None:
         try:
-            import horovod.torch as hvd
-        except ImportError as error:
-            raise Unavailable(f"horovod is not installed ({error}); build it with `make horovod`") from None
-        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            raise Unavailable("horovod beside another user of MPI needs MPI_THREAD_MULTIPLE")
-        self._hvd = hvd
-        hvd.init()
+            self._hvd = horovod.start()
+        except ConfigError as error:
+            raise Unavailable(str(error)) from None
 
     def allreduce(self, payload: torch.Tensor) -> None:
         """Sum in place."""

@@ -10,38 +10,54 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
+from distrain.comm.process.mpi import library
 from distrain.errors import ConfigError
 
 POLL_SECONDS = 2e-4
 
 
-class Horovod:
-    """A started Horovod. Collective.
+def start() -> Any:
+    """Return `horovod.torch`, initialised on the ranks of this job. Collective.
 
     Horovod has a thread of its own that calls MPI while distrain's engine does the same, so MPI
     must allow several threads at once.
 
     Raises:
-        ConfigError: Horovod is not installed, or MPI was started for one thread at a time.
+        ConfigError: Horovod is not installed, was built for another MPI than the one at hand, or MPI was
+            started for one thread at a time.
     """
+    try:
+        import horovod.torch as horovod
+    except ImportError as error:
+        raise ConfigError(
+            "comm.sync",
+            f"horovod cannot be imported ({error})",
+            "run `make horovod`, or use another sync",
+        ) from error
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise ConfigError(
+            "comm.sync",
+            "horovod needs MPI_THREAD_MULTIPLE",
+            "set MPI4PY_RC_THREAD_LEVEL=multiple before Python starts, or use an MPI that has it",
+        )
+    horovod.init()
+    # Over another MPI, which knows nothing of this job, each rank is alone and averages with nobody.
+    size, ranks = horovod.size(), MPI.COMM_WORLD.Get_size()
+    if size != ranks:
+        raise ConfigError(
+            "comm.sync",
+            f"horovod's world of {size} is not this job's of {ranks}: it was built for another MPI than "
+            + library(),
+            "build it anew with this MPI's mpicxx (`make horovod`), or use another sync",
+        )
+    return horovod
+
+
+class Horovod:
+    """A started Horovod. Collective; raises what `start` does."""
 
     def __init__(self) -> None:
-        try:
-            import horovod.torch as horovod
-        except ImportError as error:
-            raise ConfigError(
-                "comm.sync",
-                f"horovod cannot be imported ({error})",
-                "run `make horovod`, or use another sync",
-            ) from error
-        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            raise ConfigError(
-                "comm.sync",
-                "horovod needs MPI_THREAD_MULTIPLE",
-                "set MPI4PY_RC_THREAD_LEVEL=multiple before Python starts, or use an MPI that has it",
-            )
-        self._horovod = horovod
-        horovod.init()
+        self._horovod = start()
         self._waiter = ThreadPoolExecutor(1, "distrain-horovod")
 
     def average(self, state: Any, bucket: dist.GradBucket) -> torch.futures.Future:

@@ -34,6 +34,7 @@ class Dialect:
         env: environment set unless the user has set it.
         lists_env: True if the names of variables must be listed to reach other machines.
         needs_path: True if mpirun finds its other parts only in PATH.
+        program: what is started in place of mpirun, from the folder of mpirun.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Dialect:
     env: Mapping[str, str] = field(default_factory=dict)
     lists_env: bool = False
     needs_path: bool = False
+    program: str = ""
 
 
 # An idle rank of Open MPI spins; with more threads than cores it steals the core of the rank that it
@@ -135,6 +137,8 @@ DIALECTS: dict[str, Dialect] = {
         },
         env={"I_MPI_ROOT": "{prefix}"},
         needs_path=True,  # mpirun is a script that calls mpiexec.hydra
+        # A signal would end the script alone, and leave a job that nobody can stop any more.
+        program="mpiexec.hydra",
     ),
     "srun": Dialect(
         title="Slurm's srun",

@@ -40,6 +40,14 @@ class Mpi:
         return DIALECTS[self.name]
 
     @property
+    def starter(self) -> str:
+        """What starts the ranks: mpirun, or the program beside it that its dialect names, if there."""
+        program = os.path.join(os.path.dirname(self.path), self.dialect.program)
+        if not self.dialect.program or (os.path.isabs(self.path) and not os.access(program, os.X_OK)):
+            return self.path
+        return program
+
+    @property
     def prefix(self) -> str:
         """Folder of the installation, above ``bin/``; empty if mpirun is a bare name."""
         return str(Path(self.path).parent.parent) if os.path.isabs(self.path) else ""
@@ -47,7 +55,7 @@ class Mpi:
     def command(self, job: Job, environ: Mapping[str, str] | None = None) -> Command:
         """Return the command line that starts ``job`` in the environment ``environ`` (the present one)."""
         environ = os.environ if environ is None else environ
-        built = command(self.dialect, self.path, self.prefix, job, environ)
+        built = command(self.dialect, self.starter, self.prefix, job, environ)
         if not self.dialect.needs_path:
             return built
         return Command(built.argv, {**path_for(self.path, environ), **built.env})

@@ -36,7 +36,7 @@ def slurm_script(config: RunConfig, folder: RunFolder, job: Job) -> tuple[Script
         built = Command(built.argv, {**built.env, **_wheel_prefix()})
     else:
         mpi = _mpi_of_nodes(config)
-        built = command(mpi.dialect, mpi.path, mpi.prefix, job, {})
+        built = command(mpi.dialect, mpi.starter, mpi.prefix, job, {})
     start = Command(built.argv, {name: value for name, value in built.env.items() if name not in job.env})
     script = Script(
         name=config.name,

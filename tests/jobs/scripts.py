@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distrain.launch import mpi
+from tests.ranks import command
 
 TIMEOUT_SECONDS = 60
 FOREIGN = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "SLURM_")  # an outer job's variables mislead the inner one
@@ -20,18 +20,15 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(ranks: int, folder: Path, script: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
     """Start a script on some ranks; what the ranks of Open MPI leave behind lies in `folder`."""
-    launcher = mpi.locate()
-    assert launcher is not None  # conftest.py skips these tests without one
     env = environment()
     # Open MPI leaves the mailboxes of killed ranks behind: here, where pytest clears them away.
-    env["OMPI_MCA_btl_sm_backing_directory"] = str(folder)
-    env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_osc": "^ucx"}
-    env |= {"OMPI_MCA_mpi_yield_when_idle": "1", "OMP_NUM_THREADS": "1", **more}
+    env |= {"OMPI_MCA_btl_sm_backing_directory": str(folder), "OMP_NUM_THREADS": "1", **more}
     path = folder / "script.py"
     path.write_text(script)
-    command = [str(launcher), "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-    command += [sys.executable, str(path), *arguments]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    built = command(ranks, (sys.executable, str(path), *arguments), env)
+    return subprocess.Popen(
+        built.argv, env=env | built.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def mpirun(script: str, folder: Path, ranks: int = 2, **more: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -76,6 +77,15 @@ def test_where_horovod_is_absent_the_error_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.torch", None)
     with pytest.raises(ConfigError, match="make horovod"):
+        make_synchroniser(CommSettings(sync="horovod"))
+
+
+def test_a_horovod_of_another_mpi_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts, as a world of its own, and would average with nobody."""
+    alone = types.SimpleNamespace(init=lambda: None, size=lambda: world.size + 1)
+    monkeypatch.setitem(sys.modules, "horovod", types.SimpleNamespace(torch=alone))
+    monkeypatch.setitem(sys.modules, "horovod.torch", alone)
+    with pytest.raises(ConfigError, match=f"world of {world.size + 1} is not this job's of {world.size}"):
         make_synchroniser(CommSettings(sync="horovod"))
 
 

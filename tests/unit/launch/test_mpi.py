@@ -76,3 +76,14 @@ def test_intel_finds_its_parts_in_path() -> None:
     )
     other = mpi.Mpi("/opt/mpich/bin/mpirun", "mpich", "x")
     assert "PATH" not in other.command(Job(("p",), 1), {"PATH": "/usr/bin"}).env
+
+
+def test_intels_script_is_passed_by(tmp_path: Path) -> None:
+    """A signal ends its mpirun alone, and the ranks go on unseen."""
+    script = executable(tmp_path / "bin" / "mpirun")
+    intel = mpi.Mpi(script, "intelmpi", "x")
+    assert intel.command(Job(("p",), 1), {}).argv[0] == script  # a script of the site, somewhere else
+    program = executable(tmp_path / "bin" / "mpiexec.hydra")
+    assert intel.command(Job(("p",), 1), {}).argv[0] == program
+    assert mpi.Mpi("mpirun", "intelmpi", "as found on the nodes").starter == "mpiexec.hydra"
+    assert mpi.Mpi(script, "mpich", "x").starter == script
