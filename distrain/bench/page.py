@@ -211,7 +211,7 @@ SUITES = (
         "ddp",
         (
             "ddp --ranks 2",
-            "ddp --ranks 4 --machines 4 --compute sleep:1280ms --bytes 100MB --bucket 2MB --iterations 5",
+            "ddp --ranks 4 --machines 4 --compute sleep:1280ms:resnet50 --iterations 5 --against gloo",
         ),
         ddp_table,
     ),
