@@ -19,12 +19,9 @@ def command(ranks: int, words: tuple[str, ...], environ: Mapping[str, str]) -> C
     return _find().command(job, environ)
 
 
-def exit_code(code: int) -> int:
-    """What mpirun returns when a rank is gone with this code, 128 + n for signal n."""
-    name = _find().name
-    if name == "intelmpi":
-        return 255
-    return code - 128 if name == "mpich" and code > 128 else code
+def killed_code() -> int:
+    """What mpirun returns when a rank was killed by SIGKILL."""
+    return {"mpich": 9, "intelmpi": 255}.get(_find().name, 137)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 
 from distrain.train import checkpoint
 from tests.jobs.support import Launch, environment
-from tests.ranks import exit_code
+from tests.ranks import killed_code
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
@@ -32,7 +32,7 @@ def test_kill_and_resume_is_bit_identical(launch: Launch) -> None:
     whole = launch("--np", "2", "name=whole")
     assert whole.code == 0, whole.err
     cut = launch("--np", "2", DISTRAIN_FAULT="rank=1,step=6,kind=kill")
-    assert cut.code == exit_code(137), cut.err
+    assert cut.code == killed_code(), cut.err
     assert not (cut.folder / "result.json").exists()
     resumed = launch("--np", "2", "--resume", "auto")
     assert resumed.code == 0, resumed.err
