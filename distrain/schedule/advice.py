@@ -143,7 +143,7 @@ def advise(
 
 
 def _colors(algorithm: str, ranks: int, rails: int, payload_bytes: int) -> int:
-    """Two colors hide each other's waits; each rail wants one; few steps, and short ones, want few messages."""
+    """Two colors hide each other's waits; each rail wants one; few or short steps want few messages."""
     if algorithm in ("halving_doubling", "hierarchical_halving"):
         return 1
     if algorithm == "multicolor_tree":
