@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from distrain.comm.gate import Gate
 from distrain.comm.lineup import Lineup
-from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
+from distrain.comm.operation import Chore, Completion, FunctionCall, Operation, Priority, anywhere
 from distrain.comm.rest import Pace, ring
 from distrain.comm.watch import Exposure, Watch
 from distrain.errors import CommError, DistrainError
@@ -57,6 +57,7 @@ class Engine:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # taken by its lock where nobody waits: that is C
         self._lineup = Lineup()  # taken from and added to under the lock
+        self._left_behind: list[Completion] = []  # kept: MPI may write to their memory
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
@@ -167,6 +168,15 @@ class Engine:
         self._lock = threading.RLock()  # the old one may be held by a thread that is not here
         self._changed = threading.Condition(self._lock)
         self._failure = CommError(self._name, "was forked from a rank", "communicate in the rank itself")
+
+    def leave_behind(self, queue: Hashable) -> bool:
+        """Stop driving what is in flight on a queue and was given up; return whether there was any.
+
+        Messages of it may come for ever: its communicator and its memory must be kept.
+        """
+        before = len(self._left_behind)
+        self.wait(self.submit(Chore(lambda: self._left_behind.extend(self._lineup.take_given_up(queue)))))
+        return len(self._left_behind) > before
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.

@@ -92,6 +92,13 @@ class Lineup:
         if self._in_flight_of[key] == 0:
             del self._in_flight_of[key]
 
+    def take_given_up(self, queue: Hashable) -> list[Completion]:
+        """Take those out of a queue's that are in flight and given up by who waited for them."""
+        found = [c for _, c in self.flight if c.is_given_up and c.operation.queue == queue]
+        for completion in found:
+            self.remove(completion)
+        return found
+
     def take_all(self) -> list[Completion]:
         """Return all, those in flight first. None waits any more."""
         found = [completion for _, completion in self.flight]

@@ -128,6 +128,25 @@ class FunctionCall(Operation):
         return "all ranks of a group to make it too"
 
 
+class Chore(Operation):
+    """Runs a function that calls no MPI in the engine thread, beside whatever is in flight."""
+
+    kind = "chore"
+    concurrency = None
+    queue = "chore"
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def start(self) -> None:
+        """Call it."""
+        self._function()
+
+    def progress(self) -> bool:
+        """Return True: there is nothing else to do."""
+        return True
+
+
 class Mark(Operation):
     """Does nothing: it is complete when all that was submitted to its queue before it is.
 
@@ -159,6 +178,7 @@ class Completion:
         self.started: float | None = None
         self.reported = False
         self.carried_out = False  # nothing is left to do but to compare calls with other ranks
+        self.is_given_up = False  # who waited for it has stopped, after its timeout
         self.exception: BaseException | None = None
         self._done = threading.Event()
         self._early: list[Callable[[Completion], Any]] = []

@@ -334,6 +334,9 @@ class Wire:
                 farewell = Farewell(self._roll, self.comm.handle)
                 self.engine.wait(self.engine.submit(farewell))
                 self.is_clean = self.is_clean and farewell.is_clean
+            # What ranks wait for in vain, after its timeout, must not keep them from ending the group.
+            if self.engine.leave_behind(self.comm.handle):
+                self.is_clean = False
             if self.levels is not None:
                 self.engine.call(self.levels.close)
             if self.is_clean:

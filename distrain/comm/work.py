@@ -57,6 +57,7 @@ class DistrainWork(dist.Work):
         for completion in self._completions:
             seconds = asked if asked > 0 else completion.operation.timeout_seconds
             if not self._engine.wait(completion, seconds):
+                completion.is_given_up = True
                 raise CommError(
                     str(completion),
                     f"is not complete and its timeout of {seconds:g} s has passed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from distrain.comm.supervision import farewell
-from distrain.errors import CallError
+from distrain.errors import CallError, CommError
 from distrain.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -43,6 +44,24 @@ def test_all_pairs_at_once(world: World) -> None:
     for (a, b), t, work in reversed(running):
         work.wait()
         assert t.unique().tolist() == [a + b + 2]
+
+
+@pytest.mark.ranks(2, 3, 4, 5)
+def test_a_group_ends_though_a_rank_has_waited_in_vain(world: World) -> None:
+    """Rank 0 alone calls a barrier, which times out; all end the group, and the next one works.
+
+    The sum in it is that of all ranks' numbers.
+    """
+    group = dist.new_group(list(range(world.size)), timeout=timedelta(seconds=0.5))
+    if world.rank == 0:
+        with pytest.raises(CommError, match=r"timeout of 0\.5 s has passed"):
+            dist.barrier(group)
+    dist.destroy_process_group(group)
+    after = dist.new_group(list(range(world.size)))
+    t = torch.tensor([float(world.rank)])
+    dist.all_reduce(t, group=after)
+    assert t.item() == sum(range(world.size))
+    dist.destroy_process_group(after)
 
 
 def test_group_of_one(world: World) -> None:
