@@ -198,7 +198,7 @@ SUITES = (
         (
             "allreduce --ranks 4 --machines 4 --bytes 100MB --iterations 5",
             "allreduce --ranks 8 --machines 8 --bytes 100MB --iterations 3",
-            "allreduce --ranks 16 --machines 16 --bytes 1MB,4MB --iterations 11 --against mpi,mpi-ring",
+            "allreduce --ranks 16 --machines 16 --bytes 1MB,4MB --iterations 21 --against mpi,mpi-ring",
         ),
         machines_table,
     ),
