@@ -16,6 +16,7 @@
 #include <structmember.h>
 #include <time.h>
 
+#include "../../csrc/clock.h"
 #include "../../csrc/route.h"
 #include "channel.h"
 #include "reduce.h"
@@ -69,13 +70,6 @@ typedef struct {
     unsigned long long route; /* of the last call */
     int tag;
 } caller;
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* Not this way: errors are found again, and told, on the general way. */
 static PyObject *declined(void)

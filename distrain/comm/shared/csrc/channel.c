@@ -30,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../csrc/clock.h"
 #include "channel.h"
 #include "reduce.h"
 
@@ -270,13 +271,6 @@ static choice next(const channel *c)
             waiting = (choice){-1, rank, DONE, made[GIVEN] + 1 - DEPTH};
     }
     return waiting;
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 /* Wait until the blocker of a choice has come far enough. Return false at the deadline. */
