@@ -6,7 +6,8 @@ gradients, computed in no time), and the step. All synchronisers take turns in o
 
 Ranks that share the cores of one machine cannot show overlap with real compute: what one rank computes
 another cannot. `sleep:SECONDS` stands for a GPU: a model of layers of equal size, whose backward takes
-that long and leaves the cores free; `sleep:SECONDS:resnet50` has the layers of that model.
+that long and leaves the cores free; `sleep:SECONDS:resnet50` has the layers of that model, and each takes
+its part of the arithmetic.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from mpi4py import MPI
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 import distrain
 from distrain.comm.settings import CommSettings
@@ -59,13 +61,15 @@ class Sleeper(nn.Module):
 
     Args:
         sizes: elements of each parameter, in the order of forward.
-        seconds: of the whole backward, spread over the parameters by size.
+        seconds: of the whole backward.
+        work: how it is spread over the parameters; None: by their sizes.
     """
 
-    def __init__(self, sizes: Sequence[int], seconds: float) -> None:
+    def __init__(self, sizes: Sequence[int], seconds: float, work: Sequence[int] | None = None) -> None:
         super().__init__()
         self.weights = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
-        self._seconds = [seconds * size / sum(sizes) for size in sizes]
+        work = work or sizes
+        self._seconds = [seconds * part / sum(work) for part in work]
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Return the input, float32 [], which the backward of every parameter remembers."""
@@ -95,10 +99,29 @@ class Workload:
 def sleeping(name: str, payload_bytes: int, seconds: float, rank: int) -> Workload:
     """Return a model that sleeps, with the layers of a real one or, without a name, `LAYERS` equal layers."""
     value = torch.tensor(float(rank + 1), requires_grad=True)
-    sizes = [payload_bytes // 4 // LAYERS] * LAYERS
+    sizes, work = [payload_bytes // 4 // LAYERS] * LAYERS, None
     if name:
-        sizes = [parameter.numel() for parameter in _model(name, 1000).parameters()]
-    return Workload(Sleeper(sizes, seconds), lambda model: model(value).backward())
+        sizes, work = _layers(name)
+    return Workload(Sleeper(sizes, seconds, work), lambda model: model(value).backward())
+
+
+def _layers(name: str) -> tuple[list[int], list[int]]:
+    """Return elements and arithmetic of each parameter of a real model, on images of 224 x 224.
+
+    Of a layer's arithmetic its largest parameter has all: the weights of a convolution, not its bias.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"), counter:
+        model = _model(name, 1000)
+        model(torch.empty(1, 3, 224, 224))
+    counts = counter.get_flop_counts()
+    sizes, work = [], []
+    for path, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        sizes += [parameter.numel() for parameter in own]
+        flops = sum(counts.get(f"{type(model).__name__}.{path}", {}).values()) if own else 0
+        work += [flops if parameter is max(own, key=torch.Tensor.numel) else 0 for parameter in own]
+    return sizes, work
 
 
 def _model(name: str, classes: int) -> nn.Module:

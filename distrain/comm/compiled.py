@@ -6,7 +6,9 @@ and sent on without the GIL, which the main thread may hold for milliseconds.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -77,12 +79,21 @@ class CompiledOperation(Operation):
         c = messages.library()
         assert c is not None  # there is a Program
         self._c = c
+        self._handles = (ctypes.c_void_p * 1)()
+        if self._run is not None:
+            self._handles[0] = self._run.handle
+
+    @property
+    def driver(self) -> int | None:  # type: ignore[override]
+        """Its state on the C side, which moves several such operations in one call."""
+        return None if self._run is None else self._run.handle
 
     def start(self) -> None:
         """Begin the first step of every lane."""
         if self._is_lent:
             return
         self._run = self._program.take()
+        self._handles[0] = self._run.handle
         self._staging = self._pool.take(self._program.staging_bytes)
         type_code, numbers, op = self._codes
         self._check(
@@ -105,7 +116,8 @@ class CompiledOperation(Operation):
         assert self._run is not None and self._staging is not None  # it was started
         self._check(self.error_code)
         code = self._c.advance(
-            self._run.handle,
+            self._handles,
+            1,
             self._work,
             self.is_alone,
             self.news,
@@ -141,6 +153,17 @@ class CompiledOperation(Operation):
             peers = {move.peer for move in step.receives + step.sends}
             lines.setdefault(f"color {color} step {step.number}", set()).update(peers)
         return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))
+
+
+def advance_all(drivers: Sequence[int], news: ctypes.c_int) -> None:
+    """Move several operations, and wait for their messages, until one is complete or the engine is wanted.
+
+    What comes of it, an error too, is seen when each of them makes `progress`.
+    """
+    c = messages.library()
+    assert c is not None  # which has made them
+    handles = (ctypes.c_void_p * len(drivers))(*drivers)
+    c.advance(handles, len(drivers), WORK_NANOSECONDS, 1, news, SPIN, LONGEST)
 
 
 @functools.cache

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+from distrain.comm.compiled import advance_all
 from distrain.comm.gate import Gate
 from distrain.comm.lineup import Lineup
 from distrain.comm.operation import Chore, Completion, FunctionCall, Operation, Priority, anywhere
@@ -301,7 +302,7 @@ class Engine:
             self._awaits_payload = self._lineup.awaits_payload
         flight = tuple(self._lineup.flight)
         alone = len(flight) == 1 and not self._awaits_payload
-        self._has_waited = False
+        self._has_waited = self._wait_for_all(flight)
         urgent = min((priority for priority, _ in flight), default=Priority.GRADIENT)
         for entry in flight:
             completion = self._current = entry[1]
@@ -311,7 +312,7 @@ class Engine:
             before = operation.moved
             if not completion.carried_out:
                 completion.carried_out = operation.progress()
-                self._has_waited = alone and operation.waits and not completion.carried_out
+                self._has_waited |= alone and operation.waits and not completion.carried_out
             may_end = completion.carried_out
             if operation.guard is not None:
                 may_end = operation.guard.may_end(completion.carried_out)
@@ -323,6 +324,14 @@ class Engine:
                 moved = True
             moved |= operation.moved != before
         return moved
+
+    def _wait_for_all(self, flight: Sequence[tuple[Priority, Completion]]) -> bool:
+        """Move several that C can move together, and wait for their messages there, without the GIL."""
+        drivers = [c.operation.driver for _, c in flight if not c.carried_out]
+        if len(flight) < 2 or self._awaits_payload or len(drivers) < len(flight) or None in drivers:
+            return False
+        advance_all([driver for driver in drivers if driver is not None], self._news)
+        return True
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return the disagreement of ranks that caused an error, or the error itself."""

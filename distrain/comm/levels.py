@@ -146,6 +146,11 @@ class LevelsOperation(Operation):
         """Whether it waits for other nodes."""
         return self._stage == 1
 
+    @property
+    def driver(self) -> int | None:  # type: ignore[override]
+        """That of the messages between nodes, while they are what it waits for."""
+        return self._between.driver if self._stage == 1 and self._begun else None
+
     def start(self) -> None:
         """Queue up for both channels."""
         self._levels.turns[self._levels.scatter].append(self)

@@ -20,7 +20,7 @@ from distrain.schedule.ir import Op
 
 IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
 LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
-_ABI = 2
+_ABI = 3
 _LINE = 64  # bytes; staging areas begin on lines of the cache
 _POINTER, _LONG, _INT, _WORD = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -28,7 +28,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "open": (_POINTER, [_POINTER, _POINTER]),
     "close": (None, [_POINTER]),
     "begin": (_INT, [_POINTER, _POINTER, _POINTER, _LONG, _WORD, _INT, _LONG, _LONG, _INT, _INT]),
-    "advance": (_INT, [_POINTER, _LONG, _INT, ctypes.POINTER(_INT), _LONG, _LONG]),
+    "advance": (_INT, [_POINTER, _INT, _LONG, _INT, ctypes.POINTER(_INT), _LONG, _LONG]),
     "open_steps": (_INT, [_POINTER, _POINTER, _INT]),
 }
 
@@ -38,6 +38,7 @@ class _Mpi(ctypes.Structure):
 
     _fields_ = (
         *((name, _POINTER) for name in ("irecv", "send_init", "start", "testsome", "request_free")),
+        ("set_yield", _POINTER),
         ("byte", _WORD),
         *((name, _LONG) for name in ("handle_size", "request_size", "status_size")),
     )
@@ -68,6 +69,9 @@ class Library:
                 ctypes.cast(getattr(mpi, f"MPI_{name}"), _POINTER)
                 for name in ("Irecv", "Send_init", "Start", "Testsome", "Request_free")
             ]
+            # Of Open MPI alone; see `csrc/advance.c`.
+            set_yield = getattr(mpi, "opal_progress_set_yield_when_idle", None)
+            functions.append(_POINTER() if set_yield is None else ctypes.cast(set_yield, _POINTER))
         except (OSError, AttributeError) as error:
             raise RuntimeError(str(error)) from error
         for name, (result, arguments) in _SIGNATURES.items():

@@ -48,6 +48,7 @@ class Operation:
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         by_message: what it waits for comes as a message, which may end a sleep; see `rest.py`.
+        driver: what `compiled.advance_all` moves it by, together with others; None: only `progress` does.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
         is_behind: something more urgent is in flight, so leave the wire to it; kept up to date by the engine.
@@ -71,6 +72,7 @@ class Operation:
     timeout_seconds: float | None = None
     waits = False
     by_message = True
+    driver: int | None = None
     is_alone = False
     caller_waits = False
     is_behind = False

@@ -12,84 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../shared/csrc/reduce.h"
 #include "clock.h"
-#include "messages.h"
-#include "rest.h"
+#include "run.h"
 
-#define ABI 2
+#define ABI 3
 #define ALIGNMENT 64
-/* Open MPI looks at its TCP sockets in every eighth call only, and a call reports what the one before has
- * found. Whoever sleeps between single calls waits for eight sleeps. */
-#define CALLS 9
-
-/* What advance returns; an error code of MPI is returned as ERROR + code. */
-enum { IDLE, MOVED, COMPLETE, ERROR = 1000 };
-
-/* Functions of the MPI library of this process, and what its objects look like. */
-typedef struct {
-    void *irecv, *send_init, *start, *testsome, *request_free;
-    uintptr_t byte;                      /* MPI_BYTE */
-    int64_t handle_size, request_size, status_size;
-} library;
-
-typedef struct {
-    int64_t peer, adds, start, stop; /* elements of all segments together */
-} move;
-
-typedef struct {
-    int64_t receives, sends, end; /* moves [receives, sends) come in, [sends, end) go out */
-    int64_t early;                /* the receives may be posted while the step before runs */
-} step;
-
-typedef struct {
-    int64_t first, end; /* steps of the color */
-} color;
-
-/* What a rank does for one payload size. The arrays belong to the caller. */
-typedef struct {
-    const move *moves;
-    const step *steps;
-    const color *colors;
-    int64_t color_count, segments, window;
-    int64_t most_requests; /* of a lane: messages of a step, and receives of the next */
-} plan;
-
-typedef struct {
-    int64_t segment, step, color;
-    int tag, open, open_early, posted_early;
-} lane;
-
-typedef struct {
-    int32_t lane, sends; /* whose request, and whether it sends */
-    int64_t step;
-} owner;
-
-struct run {
-    library mpi;
-    plan p;
-    lane *lanes;
-    int lane_count, running;
-    /* requests that are not complete */
-    int open;
-    char *requests, *statuses;
-    owner *owners;
-    int *done;
-    int *ready;
-    /* of the operation that runs */
-    char *payload, *staging;
-    uintptr_t comm;
-    int64_t itemsize;  /* bytes of an element */
-    int64_t numbers;   /* that an element has: two if it is complex */
-    int64_t room;      /* bytes of a half of a lane's staging area */
-    reducer add;
-    int64_t moved_at;
-};
-
-typedef int (*message32)(const void *, int, int, int, int, int, void *);
-typedef int (*message64)(const void *, int, uintptr_t, int, int, uintptr_t, void *);
-typedef int (*one_request)(void *);
-typedef int (*some_requests)(int, void *, int *, int *, void *);
 
 /* Handles are ints in some MPIs and pointers in others. */
 static int message(run *r, void *function, void *data, int64_t bytes, int64_t peer, int tag, void *request)
@@ -234,8 +161,7 @@ static int advance_lane(run *r, int number)
 
 static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-/* Take completed requests off the list and move the lanes concerned. */
-static int collect(run *r, int count)
+int run_collect(run *r, int count)
 {
     int ready = 0, code = 0;
     qsort(r->done, (size_t)count, sizeof *r->done, by_number);
@@ -256,16 +182,6 @@ static int collect(run *r, int count)
     }
     for (int i = 0; i < ready && !code; i++)
         code = advance_lane(r, r->ready[i]);
-    return code;
-}
-
-/* Ask MPI what is complete, as often as it takes to have it look. */
-static int ask(run *r, int *count)
-{
-    int code = 0;
-    *count = 0;
-    for (int i = 0; i < CALLS && !code && *count <= 0; i++)
-        code = ((some_requests)r->mpi.testsome)(r->open, r->requests, count, r->done, r->statuses);
     return code;
 }
 
@@ -309,7 +225,7 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
 {
     r->payload = payload, r->staging = staging, r->room = room, r->comm = comm;
     r->itemsize = itemsize, r->numbers = numbers, r->add = find_reducer(type, op);
-    r->open = r->lane_count = r->running = 0;
+    r->open = r->lane_count = r->running = r->failed = 0;
     for (int64_t c = 0; c < r->p.color_count; c++)
         for (int64_t slot = 0; slot < r->p.window; slot++)
             if (r->p.colors[c].end > r->p.colors[c].first) {
@@ -322,33 +238,9 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
         int code = enter(r, number);
         code = code ? code : advance_lane(r, number);
         if (code)
-            return ERROR + code;
+            return r->failed = ERROR + code;
     }
     return 0;
-}
-
-API int distrain_messages_advance(run *r, int64_t work, int waits, const volatile int *news, int64_t spin,
-                                  int64_t longest)
-{
-    int64_t begin = now_ns();
-    int moved = 0;
-    while (r->running) {
-        int count = 0;
-        int code = ask(r, &count);
-        code = (code || count <= 0) ? code : collect(r, count);
-        if (code)
-            return ERROR + code;
-        int64_t time = now_ns();
-        if (waits) /* where several operations move, it is for whoever sleeps to say */
-            distrain_rest_told(count > 0);
-        if (count > 0)
-            moved = 1, r->moved_at = time;
-        if (*news || time - begin >= work || (count <= 0 && !waits))
-            return r->running == 0 ? COMPLETE : moved ? MOVED : IDLE;
-        if (count <= 0)
-            distrain_rest(time - r->moved_at, spin, longest, 1);
-    }
-    return COMPLETE;
 }
 
 /* Write which color and step each open request belongs to, up to `most` pairs; return how many there are.

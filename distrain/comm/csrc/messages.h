@@ -11,8 +11,10 @@ typedef struct run run;
 API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t room, uintptr_t comm, int first_tag,
                                 int64_t itemsize, int64_t numbers, int type, int op);
 
-/* Go on as far as the others allow. Return to the caller after `work` nanoseconds, or when `news` becomes
- * true; without a message to take, wait for one as long if `waits` is set, and return at once otherwise.
- * Returns 0 (nothing came), 1 (something did), 2 (complete), or 1000 + an error code of MPI. */
-API int distrain_messages_advance(run *r, int64_t work, int waits, const volatile int *news, int64_t spin,
-                                  int64_t longest);
+/* Go on with `count` operations as far as the others allow. Return to the caller when one of them is complete,
+ * after `work` nanoseconds, or when `news` becomes true; without a message to take, wait for one as long if
+ * `waits` is set, and return at once otherwise.
+ * Returns 0 (nothing came), 1 (something did), 2 (one is complete), or 1000 + an error code of MPI, and the same
+ * again when the operation concerned is advanced alone. */
+API int distrain_messages_advance(run *const *runs, int count, int64_t work, int waits, const volatile int *news,
+                                  int64_t spin, int64_t longest);

@@ -30,7 +30,7 @@ static int between(route *r, char *payload, int first_tag, const volatile int *n
     if (code)
         return code;
     do
-        code = distrain_messages_advance(r->between, patience, 1, news, r->spin, r->longest);
+        code = distrain_messages_advance(&r->between, 1, patience, 1, news, r->spin, r->longest);
     while (code == MOVED && !*news);
     if (code == COMPLETE && r->divisor > 1) {
         const void *sources[] = {part};

@@ -29,7 +29,7 @@ def build(library: Path = LIBRARY) -> None:
         BuildError: there is no compiler, or it fails.
     """
     sources = [SOURCES / "channel.c", SOURCES / "reduce.c"]
-    sources += [MESSAGES / "messages.c", MESSAGES / "rest.c"]
+    sources += [MESSAGES / name for name in ("messages.c", "advance.c", "rest.c")]
     flags = [*native_build.FLAGS, "-fwrapv"]
     headers, soabi = Path(sysconfig.get_path("include")), sysconfig.get_config_var("SOABI")
     if soabi and (headers / "Python.h").exists():

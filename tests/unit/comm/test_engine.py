@@ -307,3 +307,58 @@ def test_a_mark_is_reached_after_what_came_before_in_its_queue(engine: Engine) -
     assert completions[1].wait(LONG) and not completions[2].is_done
     after.open.set()
     assert completions[2].wait(LONG)
+
+
+class Driven(Gate):
+    """Like `Gate`, and C could move it."""
+
+    def __init__(self, driver: int | None) -> None:
+        super().__init__([], "driven", limit=None)
+        self.driver = driver
+
+
+@pytest.mark.parametrize(
+    ("drivers", "expected"),
+    [((1, 2, 3), {(1, 2), (1, 2, 3)}), ((1,), set()), ((1, None), set())],
+    ids=["several", "one", "of different kinds"],
+)
+def test_several_that_c_can_move_wait_in_one_call(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    drivers: tuple[int | None, ...],
+    expected: set[tuple[int, ...]],
+) -> None:
+    seen: set[tuple[int, ...]] = set()
+
+    def advance_all(found: list[int], news: object) -> None:
+        seen.add(tuple(found))
+        time.sleep(0.001)
+
+    monkeypatch.setattr("distrain.comm.engine.advance_all", advance_all)
+    gates = [Driven(driver) for driver in drivers]
+    completions = []
+    for gate in gates:
+        completions.append(engine.submit(gate))
+        assert gate.started.wait(LONG)
+        time.sleep(0.05)  # some rounds
+    for gate in gates:
+        gate.open.set()
+    assert all(completion.wait(LONG) for completion in completions)
+    assert seen - {(2, 3), (1, 3)} == expected  # they may end in any order
+
+
+def test_what_may_become_ready_is_looked_after(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Driven(3)
+    late.ready, late.queue = False, "another"
+    calls: list[bool] = []
+    monkeypatch.setattr("distrain.comm.engine.advance_all", lambda found, news: calls.append(late.ready))
+    gates = [late, Driven(1), Driven(2)]
+    completions = [engine.submit(gate) for gate in gates]
+    assert gates[2].started.wait(LONG)
+    time.sleep(0.05)
+    late.ready = True  # nothing tells the engine
+    assert late.started.wait(LONG)
+    for gate in gates:
+        gate.open.set()
+    assert all(completion.wait(LONG) for completion in completions)
+    assert False not in calls
