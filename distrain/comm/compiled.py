@@ -155,15 +155,16 @@ class CompiledOperation(Operation):
         return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))
 
 
-def advance_all(drivers: Sequence[int], news: ctypes.c_int) -> None:
+def advance_all(drivers: Sequence[int], news: ctypes.c_int) -> list[bool]:
     """Move several operations, and wait for their messages, until one is complete or the engine is wanted.
 
-    What comes of it, an error too, is seen when each of them makes `progress`.
+    Return which are over; what came of them, an error too, is seen when they make `progress`.
     """
     c = messages.library()
     assert c is not None  # which has made them
     handles = (ctypes.c_void_p * len(drivers))(*drivers)
     c.advance(handles, len(drivers), WORK_NANOSECONDS, 1, news, SPIN, LONGEST)
+    return [bool(c.is_over(driver)) for driver in drivers]
 
 
 @functools.cache

@@ -302,15 +302,14 @@ class Engine:
             self._awaits_payload = self._lineup.awaits_payload
         flight = tuple(self._lineup.flight)
         alone = len(flight) == 1 and not self._awaits_payload
-        self._has_waited = self._wait_for_all(flight)
-        urgent = min((priority for priority, _ in flight), default=Priority.GRADIENT)
-        for entry in flight:
-            completion = self._current = entry[1]
-            operation = completion.operation
+        under_way = self._wait_together(flight)
+        self._has_waited = bool(under_way)
+        for priority, completion in flight:
+            self._current, operation = completion, completion.operation
             operation.is_alone, operation.caller_waits = alone, bool(self.gate.works)
-            operation.is_behind = urgent < entry[0]
+            operation.is_behind = flight[0][0] < priority  # they are in this order
             before = operation.moved
-            if not completion.carried_out:
+            if not completion.carried_out and completion not in under_way:
                 completion.carried_out = operation.progress()
                 self._has_waited |= alone and operation.waits and not completion.carried_out
             may_end = completion.carried_out
@@ -325,13 +324,18 @@ class Engine:
             moved |= operation.moved != before
         return moved
 
-    def _wait_for_all(self, flight: Sequence[tuple[Priority, Completion]]) -> bool:
-        """Move several that C can move together, and wait for their messages there, without the GIL."""
-        drivers = [c.operation.driver for _, c in flight if not c.carried_out]
-        if len(flight) < 2 or self._awaits_payload or len(drivers) < len(flight) or None in drivers:
-            return False
-        advance_all([driver for driver in drivers if driver is not None], self._news)
-        return True
+    def _wait_together(self, flight: Sequence[tuple[Priority, Completion]]) -> set[Completion]:
+        """Move all by C, and wait for their messages there, without the GIL, if it can move all of several.
+
+        Return those that it has left under way.
+        """
+        if len(flight) < 2 or self._awaits_payload:
+            return set()
+        drivers = [None if c.carried_out else c.operation.driver for _, c in flight]
+        if None in drivers:
+            return set()
+        over = advance_all([driver for driver in drivers if driver is not None], self._news)
+        return {c for (_, c), is_over in zip(flight, over, strict=True) if not is_over}
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return the disagreement of ranks that caused an error, or the error itself."""

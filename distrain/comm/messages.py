@@ -20,7 +20,7 @@ from distrain.schedule.ir import Op
 
 IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
 LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
-_ABI = 3
+_ABI = 4
 _LINE = 64  # bytes; staging areas begin on lines of the cache
 _POINTER, _LONG, _INT, _WORD = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -30,6 +30,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "begin": (_INT, [_POINTER, _POINTER, _POINTER, _LONG, _WORD, _INT, _LONG, _LONG, _INT, _INT]),
     "advance": (_INT, [_POINTER, _INT, _LONG, _INT, ctypes.POINTER(_INT), _LONG, _LONG]),
     "open_steps": (_INT, [_POINTER, _POINTER, _INT]),
+    "is_over": (_INT, [_POINTER]),
 }
 
 
@@ -64,6 +65,8 @@ class Library:
         try:
             library = ctypes.CDLL(str(build_native.LIBRARY))  # calls through CDLL release the GIL
             found = {name: getattr(library, f"distrain_messages_{name}") for name in _SIGNATURES}
+            # Through PyDLL they do not: it is not worth it for a glance.
+            found["is_over"] = ctypes.PyDLL(str(build_native.LIBRARY)).distrain_messages_is_over
             mpi = ctypes.CDLL(MPI.__file__)  # finds what mpi4py's module is linked with
             functions = [
                 ctypes.cast(getattr(mpi, f"MPI_{name}"), _POINTER)
@@ -79,7 +82,7 @@ class Library:
         if found["abi"]() != _ABI:
             raise RuntimeError(f"{build_native.LIBRARY} was built from another version")
         self.open, self.close, self.begin = found["open"], found["close"], found["begin"]
-        self.advance, self.open_steps = found["advance"], found["open_steps"]
+        self.advance, self.open_steps, self.is_over = found["advance"], found["open_steps"], found["is_over"]
         sizes = (MPI._sizeof(kind) for kind in (MPI.Comm, MPI.Request, MPI.Status))
         self.mpi = _Mpi(*functions, MPI._handleof(MPI.BYTE), *sizes)
 

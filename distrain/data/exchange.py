@@ -33,8 +33,8 @@ TRICKLE_SECONDS = 0.05
 # After gradients more are likely to come, and wait for what is on its way; so for a while it is little.
 GAP_SECONDS = 0.05
 EXPECTED_IN_GAP = 1
-# Open MPI looks at its TCP sockets in every eighth call only.
-_CALLS = 9
+# A call of MPI reports what the one before has found.
+_CALLS = 2
 
 
 class Completion(Protocol):

@@ -139,17 +139,16 @@ def advise(
         and (seconds := estimate(name, nodes, payload_bytes, rails, speeds)) is not None
     ]
     name = min(times)[2]
-    return Choice(name, _colors(name, len(nodes), rails, payload_bytes))
+    return Choice(name, _colors(name, len(nodes), rails))
 
 
-def _colors(algorithm: str, ranks: int, rails: int, payload_bytes: int) -> int:
-    """Two colors hide each other's waits; each rail wants one; few or short steps want few messages."""
+def _colors(algorithm: str, ranks: int, rails: int) -> int:
+    """Each rail wants a ring. More share a port: their messages are shorter, and nothing is gained."""
     if algorithm in ("halving_doubling", "hierarchical_halving"):
         return 1
     if algorithm == "multicolor_tree":
         return tree_colors(ranks)
-    whole = payload_bytes <= ranks * EAGER_BYTES  # a step is one message, which a second color would halve
-    return min(MOST_COLORS, max(1 if whole else 2, rails))
+    return min(MOST_COLORS, rails)
 
 
 def candidates(nodes: Sequence[int], collective: Collective, payload_bytes: int, rails: int) -> list[Choice]:

@@ -80,3 +80,5 @@ API int distrain_messages_advance(run *const *runs, int count, int64_t work, int
         runs[k]->moved_at = moved_at;
     return code ? code : complete ? COMPLETE : moved ? MOVED : IDLE;
 }
+
+API int distrain_messages_is_over(const run *r) { return !r->running || r->failed; }

@@ -15,7 +15,7 @@
 #include "clock.h"
 #include "run.h"
 
-#define ABI 3
+#define ABI 4
 #define ALIGNMENT 64
 
 /* Handles are ints in some MPIs and pointers in others. */

@@ -18,3 +18,6 @@ API int distrain_messages_begin(run *r, void *payload, void *staging, int64_t ro
  * again when the operation concerned is advanced alone. */
 API int distrain_messages_advance(run *const *runs, int count, int64_t work, int waits, const volatile int *news,
                                   int64_t spin, int64_t longest);
+
+/* Return whether there is nothing left to advance: the operation is complete, or something was wrong. */
+API int distrain_messages_is_over(const run *r);

@@ -330,13 +330,14 @@ def test_several_that_c_can_move_wait_in_one_call(
 ) -> None:
     seen: set[tuple[int, ...]] = set()
 
-    def advance_all(found: list[int], news: object) -> None:
+    def advance_all(found: list[int], news: object) -> list[bool]:
         seen.add(tuple(found))
         time.sleep(0.001)
+        return [gates[driver - 1].open.is_set() for driver in found]
 
     monkeypatch.setattr("distrain.comm.engine.advance_all", advance_all)
     gates = [Driven(driver) for driver in drivers]
-    completions = []
+    completions: list[Completion] = []
     for gate in gates:
         completions.append(engine.submit(gate))
         assert gate.started.wait(LONG)
@@ -351,7 +352,12 @@ def test_what_may_become_ready_is_looked_after(engine: Engine, monkeypatch: pyte
     late = Driven(3)
     late.ready, late.queue = False, "another"
     calls: list[bool] = []
-    monkeypatch.setattr("distrain.comm.engine.advance_all", lambda found, news: calls.append(late.ready))
+
+    def advance_all(found: list[int], news: object) -> list[bool]:
+        calls.append(late.ready)
+        return [True for _ in found]
+
+    monkeypatch.setattr("distrain.comm.engine.advance_all", advance_all)
     gates = [late, Driven(1), Driven(2)]
     completions = [engine.submit(gate) for gate in gates]
     assert gates[2].started.wait(LONG)
