@@ -1,7 +1,7 @@
 """docs/benchmarks.md: runs the benchmarks as a user would, and writes what they say.
 
 Each suite is commands whose JSON lines become one table. A suite that fails leaves its last words in the
-page, so a table is never older than the rest of its page.
+page. One that is not asked for keeps what the page had of it, and where that was measured.
 """
 
 from __future__ import annotations
@@ -251,11 +251,12 @@ def processor() -> str:
     return platform.machine()
 
 
-def page(names: Sequence[str]) -> str:
-    """Run suites and return the page; the others say that they were not run.
+def page(names: Sequence[str], before: str = "") -> str:
+    """Run suites and return the page; the others keep what they had.
 
     Args:
         names: of the suites; empty: all.
+        before: the page as it was.
     """
     import torch
 
@@ -265,10 +266,29 @@ def page(names: Sequence[str]) -> str:
     machine = f"{len(os.sched_getaffinity(0))} cores of {processor()}, {system}, {mpi.find().version}"
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     tables = {
-        suite.name: suite.run() if not names or suite.name in names else "Not run this time."
+        suite.name: suite.run() if not names or suite.name in names else kept(suite.name, before)
         for suite in SUITES
     }
-    text = TEMPLATE.read_text()
-    for name, table in {"machine": f"{machine}, {versions}", **tables}.items():
-        text = text.replace("{" + name + "}", table)
+    text = TEMPLATE.read_text().replace("{machine}", f"{machine}, {versions}")
+    for name, table in tables.items():
+        text = text.replace("{" + name + "}", f"{_begin(name)}\n{table}\n{_END}")
     return text
+
+
+_END = "<!-- end -->"
+
+
+def _begin(name: str) -> str:
+    return f"<!-- {name} -->"
+
+
+def kept(name: str, page: str) -> str:
+    """Return what a page has of a suite, under a line that says that it is older than the page."""
+    _, found, rest = page.partition(_begin(name) + "\n")
+    if not found:
+        return "Not run yet."
+    table = rest.partition("\n" + _END)[0]
+    if table.startswith("Of an earlier run"):
+        return table
+    machine = next((line for line in page.splitlines() if line.startswith("Machine: ")), "Machine: unknown.")
+    return f"Of an earlier run. {machine}\n\n{table}"

@@ -10,7 +10,9 @@ import typer
 
 def page(
     out: Annotated[Path, typer.Option(help="file to write")] = Path("docs/benchmarks.md"),
-    only: Annotated[str, typer.Option(help="suites, e.g. one_node,ddp; empty: all")] = "",
+    only: Annotated[
+        str, typer.Option(help="suites, e.g. one_node,ddp; the others keep their tables; empty: all")
+    ] = "",
 ) -> None:
     """Run all benchmarks and write their figures as a page."""
     from distrain.bench.page import SUITES
@@ -24,5 +26,5 @@ def page(
             raise UsageError(
                 "--only", f"{name!r} is no suite{nearest(name, known)}", f"use {','.join(known)}"
             )
-    text = make_page(names)
+    text = make_page(names, out.read_text() if out.exists() else "")
     out.write_text(text)

@@ -11,6 +11,7 @@ from distrain.bench.page import (
     allreduce_table,
     ddp_table,
     exchange_table,
+    kept,
     load_table,
     loader_table,
 )
@@ -92,3 +93,12 @@ def test_a_suite_that_fails_says_so() -> None:
 def test_every_suite_has_its_place_on_the_page() -> None:
     places = set(re.findall(r"\{(\w+)\}", TEMPLATE.read_text()))
     assert places == {"machine", *(suite.name for suite in SUITES)}
+
+
+def test_a_suite_that_is_not_asked_for_keeps_its_table_and_tells_its_age() -> None:
+    page = "Machine: a slow one.\n\n<!-- ddp -->\n| a |\n<!-- end -->\n\n<!-- load -->\n| b |\n<!-- end -->\n"
+    older = kept("ddp", page)
+    assert older == "Of an earlier run. Machine: a slow one.\n\n| a |"
+    newer = page.replace("a slow one", "another").replace("| a |", older)
+    assert kept("ddp", newer) == older
+    assert kept("loader", page) == "Not run yet."
