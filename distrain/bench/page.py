@@ -22,6 +22,7 @@ from distrain.units import format_bytes
 Line = dict[str, Any]
 OURS = {"distrain", "native"}
 TEMPLATE = Path(__file__).with_name("page.md")
+_END = "<!-- end -->"  # of a suite's part of the page, which `_begin` opens
 
 
 @dataclass(frozen=True)
@@ -273,9 +274,6 @@ def page(names: Sequence[str], before: str = "") -> str:
     for name, table in tables.items():
         text = text.replace("{" + name + "}", f"{_begin(name)}\n{table}\n{_END}")
     return text
-
-
-_END = "<!-- end -->"
 
 
 def _begin(name: str) -> str:

@@ -79,9 +79,6 @@ class CompiledOperation(Operation):
         c = messages.library()
         assert c is not None  # there is a Program
         self._c = c
-        self._handles = (ctypes.c_void_p * 1)()
-        if self._run is not None:
-            self._handles[0] = self._run.handle
 
     @property
     def driver(self) -> int | None:  # type: ignore[override]
@@ -93,7 +90,6 @@ class CompiledOperation(Operation):
         if self._is_lent:
             return
         self._run = self._program.take()
-        self._handles[0] = self._run.handle
         self._staging = self._pool.take(self._program.staging_bytes)
         type_code, numbers, op = self._codes
         self._check(
@@ -116,7 +112,7 @@ class CompiledOperation(Operation):
         assert self._run is not None and self._staging is not None  # it was started
         self._check(self.error_code)
         code = self._c.advance(
-            self._handles,
+            self._run.alone,
             1,
             self._work,
             self.is_alone,

@@ -142,6 +142,7 @@ class Run:
 
     Attributes:
         handle: of the C side.
+        alone: an array of this one, as the C side takes several.
         program: what it runs; kept alive, since the C side reads its tables.
     """
 
@@ -152,6 +153,7 @@ class Run:
         self.handle = c.open(ctypes.byref(c.mpi), ctypes.byref(program._plan))
         if not self.handle:
             raise MemoryError("no memory for the requests of a collective")
+        self.alone = (_POINTER * 1)(self.handle)
         weakref.finalize(self, c.close, self.handle)
 
 

@@ -11,7 +11,7 @@
 /* A call reports what the one before has found: who sleeps between single calls sees all one sleep late. */
 #define CALLS 2
 
-/* Set whether calls that find nothing yield the core; Return what it was. Where ranks share cores Open MPI is
+/* Set whether calls that find nothing yield the core; return what it was. Where ranks share cores Open MPI is
  * told to yield, which a blocking call must. Here `rest` says when to, and the calls between two rests would
  * cost two more switches each: a tenth of the thread's time (measured, 4 ranks on 2 cores). */
 static bool set_yield(const library *m, bool yields)
