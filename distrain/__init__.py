@@ -2,7 +2,7 @@
 
     import distrain
     distrain.init_process_group()      # under mpirun or srun; the world comes from MPI
-    model = torch.nn.parallel.DistributedDataParallel(model)
+    model = torch.nn.parallel.DistributedDataParallel(model, **distrain.ddp_buckets(model))
 
 Importing the package imports neither torch nor mpi4py; calling a function does.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-_API = ("allreduce", "bucket_bytes", "destroy_process_group", "init_process_group")
-__all__ = ["__version__", "allreduce", "bucket_bytes", "destroy_process_group", "init_process_group"]
+_API = ("allreduce", "ddp_buckets", "destroy_process_group", "init_process_group")
+__all__ = ["__version__", "allreduce", "ddp_buckets", "destroy_process_group", "init_process_group"]
 
 if TYPE_CHECKING:
-    from distrain.comm.api import allreduce, bucket_bytes, destroy_process_group, init_process_group
+    from distrain.comm.api import allreduce, ddp_buckets, destroy_process_group, init_process_group
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import functools
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,12 @@ Line = dict[str, Any]
 LAYERS = 50
 
 
+@functools.cache
+def _gradient(shape: torch.Size, value: float) -> torch.Tensor:
+    """Return what a GPU would have computed; made once, since that costs the host no time."""
+    return torch.full(shape, value)
+
+
 class _Busy(torch.autograd.Function):
     """The gradient of a layer takes its time; it is the layer's input, so that ranks differ."""
 
@@ -54,7 +61,7 @@ class _Busy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         if ctx.seconds:
             time.sleep(ctx.seconds)
-        return gradients[0], torch.full(ctx.shape, ctx.value), None
+        return gradients[0], _gradient(ctx.shape, ctx.value), None
 
 
 class Sleeper(nn.Module):
@@ -148,14 +155,13 @@ class Runner:
     Args:
         name: of the synchroniser.
         work: what is trained.
-        bucket_bytes: size of DDP's buckets.
+        buckets: arguments of DDP that say how large its buckets are.
         comm: all ranks.
     """
 
-    def __init__(self, name: str, work: Workload, bucket_bytes: int, comm: MPI.Intracomm) -> None:
-        self.name, self._work, self._comm = name, work, comm
+    def __init__(self, name: str, work: Workload, buckets: Mapping[str, Any], comm: MPI.Intracomm) -> None:
+        self.name, self._work, self._comm, self._buckets = name, work, comm, buckets
         self._sync: Synchroniser = make_synchroniser(CommSettings.model_validate({"sync": name}))
-        self._bucket_mib = bucket_bytes / 2**20
         self.bare = copy.deepcopy(work.model)
         self.wrapped = self._wrap(copy.deepcopy(work.model))
         value = torch.tensor(float(comm.rank + 1), requires_grad=True)
@@ -172,8 +178,8 @@ class Runner:
             module,
             process_group=self._sync.group,
             **KEEP_BUFFERS,
-            bucket_cap_mb=self._bucket_mib,
             gradient_as_bucket_view=True,
+            **self._buckets,
         )
         if hook is None:
             self._sync.attach(model)
@@ -237,7 +243,7 @@ def measure(runners: Sequence[Runner], iterations: int, comm: MPI.Intracomm) -> 
     return [[statistics.median(kind) for kind in row] for row in times]
 
 
-def run(work: Workload, names: Sequence[str], bucket_bytes: int, iterations: int) -> list[Line]:
+def run(work: Workload, names: Sequence[str], buckets: Mapping[str, Any], iterations: int) -> list[Line]:
     """Run the benchmark on this rank; rank 0's lines are the result (collective)."""
     comm = MPI.COMM_WORLD.Dup()
     lines: list[Line] = []
@@ -250,7 +256,7 @@ def run(work: Workload, names: Sequence[str], bucket_bytes: int, iterations: int
         for name in group:
             head = {"bench": "ddp", "name": name, "ranks": comm.size, "bytes": 4 * sum(work.sizes)}
             try:
-                runner = Runner(name, work, bucket_bytes, comm)
+                runner = Runner(name, work, buckets, comm)
             except ConfigError as error:
                 lines.append({**head, "error": str(error)})
                 continue
@@ -267,7 +273,7 @@ def run(work: Workload, names: Sequence[str], bucket_bytes: int, iterations: int
                     "name": runner.name,
                     "ranks": comm.size,
                     "bytes": 4 * sum(work.sizes),
-                    "bucket_bytes": bucket_bytes,
+                    "buckets": buckets,
                     "compute_s": compute,
                     "communication_s": communication,
                     "step_s": step,
@@ -301,8 +307,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         work = sleeping(given.model, given.bytes, given.sleep, world.rank)
     with contextlib.ExitStack() as end:
         end.callback(distrain.destroy_process_group)
-        bucket_bytes = given.bucket or distrain.bucket_bytes(work.model)
-        lines = run(work, given.names.split(","), bucket_bytes, given.iterations)
+        chosen = {"bucket_cap_mb": given.bucket / 2**20}
+        buckets = chosen if given.bucket else distrain.ddp_buckets(work.model)
+        lines = run(work, given.names.split(","), buckets, given.iterations)
     if world.rank == 0:
         with open(given.out, "w") as out:
             out.writelines(json.dumps(line) + "\n" for line in lines)

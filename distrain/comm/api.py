@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from distrain.comm import runtime
+from distrain.comm import buckets, runtime
 from distrain.comm.backend import BACKEND, register
 from distrain.comm.engine import Engine
 from distrain.comm.group.untraced import untraced
@@ -114,18 +114,19 @@ def allreduce(
     dist.all_reduce(_tensor_of(array), _operation_of(op), group=group)
 
 
-def bucket_bytes(module: torch.nn.Module) -> int:
-    """Return how large DDP's buckets for the gradients of a module should be, in bytes.
+def ddp_buckets(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the arguments that let ``DistributedDataParallel`` cut the gradients into the right buckets.
 
-    From the size of all gradients, the hosts and the speed of their links: the last bucket of a step is
-    hidden by nothing, and each costs some time. ``DistributedDataParallel`` wants them as ``bucket_cap_mb``,
-    in units of 2**20 bytes.
+    Each bucket costs some time, and the last ones of a step are hidden by nothing: so they are large at first
+    and shrink towards the end. How large, follows from the sizes of the gradients, the hosts and the speed of
+    their links::
+
+        model = DistributedDataParallel(module, **distrain.ddp_buckets(module))
 
     Raises:
         UsageError: communication was not started.
     """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return runtime.current().bucket_bytes(sum(p.numel() * p.element_size() for p in trained))
+    return buckets.ddp_arguments(module, runtime.current().buckets)
 
 
 def _tensor_of(array: Any) -> torch.Tensor:

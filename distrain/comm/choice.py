@@ -12,7 +12,7 @@ from distrain.comm import tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise, payload_rate
-from distrain.schedule.buckets import advise_bucket_bytes
+from distrain.schedule.buckets import advise_buckets
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
 
@@ -79,11 +79,11 @@ class Chooser:
         speeds = self.speeds if table is None else table.speeds
         return advise(nodes, collective, payload_bytes, self.rails, speeds)
 
-    def bucket_bytes(self, nodes: Sequence[int], gradient_bytes: int) -> int:
-        """Return the size of DDP's buckets; see `schedule/buckets.py`."""
+    def buckets(self, nodes: Sequence[int], sizes: Sequence[int]) -> list[int]:
+        """Return the bytes of DDP's buckets for gradients of these sizes; see `schedule/buckets.py`."""
         table = self.table_for(nodes)
         speeds = self.speeds if table is None else table.speeds
-        return advise_bucket_bytes(nodes, gradient_bytes, self.rails, speeds)
+        return advise_buckets(sizes, nodes, self.rails, speeds)
 
     def table_for(self, nodes: Sequence[int]) -> tuning.Table | None:
         """Return the table measured on a machine of this shape; None: there is none."""

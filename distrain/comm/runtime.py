@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,10 +51,14 @@ class Runtime:
     inquiry: Inquiry | None
     pointers: bool = False
 
-    def bucket_bytes(self, gradient_bytes: int) -> int:
-        """Return the size of DDP's buckets for gradients of so many bytes in all."""
+    def buckets(self, sizes: Sequence[int]) -> list[int]:
+        """Return the bytes of each of DDP's buckets, the last one's again for what follows.
+
+        Args:
+            sizes: bytes of each gradient, in the order in which backward makes them.
+        """
         chosen = self.settings.bucket_bytes
-        return chosen or self.chooser.bucket_bytes(self._nodes, gradient_bytes)
+        return [chosen] if chosen else self.chooser.buckets(self._nodes, sizes)
 
     @property
     def _nodes(self) -> tuple[int, ...]:

@@ -60,8 +60,8 @@ class CommSettings(Settings):
     bucket_bytes: Bytes | None = Field(
         None,
         gt=0,
-        description="size of the gradient buckets of DDP; null: chosen from the size of the gradients, the "
-        "hosts and the speed of their links",
+        description="size of the gradient buckets of DDP; null: chosen from the sizes of the gradients, the "
+        "hosts and the speed of their links, smaller towards the end of a step",
     )
     timeline: bool = Field(
         False,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Parts:
         seed: of random layers (dropout, stochastic depth); each rank adds its number.
         config_digest: fingerprint of the resolved configuration, kept in checkpoints.
         channels_last: memory format of the images.
-        bucket_bytes: size of the gradient buckets of DistributedDataParallel.
+        buckets: arguments of DistributedDataParallel that say how large its buckets are.
         synchroniser: who averages the gradients.
         exposed_comm_seconds: how long the main thread has been blocked on gradients so far; asked after
             each step, before anything else is sent. None if nobody can tell.
@@ -82,7 +82,7 @@ class Parts:
     seed: int = 0
     config_digest: str = ""
     channels_last: bool = True
-    bucket_bytes: int = 25 << 20
+    buckets: Mapping[str, Any] = field(default_factory=dict)
     synchroniser: Synchroniser = Synchroniser()  # noqa: RUF009  # immutable
     exposed_comm_seconds: Callable[[], float] | None = lambda: 0.0
     skipped_images: Callable[[], set[tuple[str, int]]] = set

@@ -108,8 +108,8 @@ def _parallel(module: nn.Module, parts: Parts) -> nn.Module:
         device_ids=[parts.device.index] if parts.device.type == "cuda" else None,
         # Running statistics are broadcast before an evaluation instead of in every step.
         **KEEP_BUFFERS,
-        bucket_cap_mb=parts.bucket_bytes / 2**20,
         gradient_as_bucket_view=True,
+        **parts.buckets,
     )
     parts.synchroniser.attach(model)
     return model

@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 import distrain
 from distrain.comm import runtime
+from distrain.comm.buckets import largest_bytes
 from distrain.comm.guest import Guest, submit_bulk
 from distrain.comm.operation import Completion
 from distrain.comm.process import mpi
@@ -78,11 +79,12 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     distrain.init_process_group(config.comm)
     classes = config.model.num_classes or len(train_store.classes)
     model = create_model(config.model, classes, config.seed)
-    bucket_bytes = distrain.bucket_bytes(model)
+    buckets = distrain.ddp_buckets(model)
     device = pick_device(config.train.device, world)
     if world.rank == 0:
-        allreduce = runtime.current().describe_allreduce(bucket_bytes, device.type == "cuda")
-        log.info("gradients travel in buckets of %s by %s", format_bytes(bucket_bytes), allreduce)
+        largest = largest_bytes(buckets)
+        allreduce = runtime.current().describe_allreduce(largest, device.type == "cuda")
+        log.info("gradients travel in buckets of up to %s by %s", format_bytes(largest), allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
     loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
@@ -99,7 +101,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
             seed=config.seed,
             config_digest=hashlib.sha256(dump(config).encode()).hexdigest(),
             channels_last=config.model.channels_last,
-            bucket_bytes=bucket_bytes,
+            buckets=buckets,
             synchroniser=synchroniser,
             exposed_comm_seconds=(
                 wiring.accumulated(runtime.current().engine.take_exposed_seconds)
