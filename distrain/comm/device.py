@@ -85,7 +85,7 @@ class HostSide:
         """
         tensor = held(tensor)
         check_dense(tensor)
-        if _is_plain(tensor):
+        if is_plain(tensor):
             return tensor.detach()
         check_places(tensor)
         copies = side.side_of(tensor)
@@ -100,7 +100,7 @@ class HostSide:
     def update(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a contiguous CPU tensor with the contents, which `finish` moves back."""
         tensor = held(tensor)
-        if _is_plain(tensor):
+        if is_plain(tensor):
             return tensor.detach()
         host = self.read(tensor)
         if side.side_of(tensor) is not None or host.data_ptr() != tensor.data_ptr():
@@ -177,7 +177,7 @@ def pieces(tensor: torch.Tensor) -> list[torch.Tensor]:
     return [flat[part.start : part.stop] for part in split(flat.numel(), -(-size // PIECE_BYTES))]
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether the bytes of a tensor can be used as they lie."""
     return (
         tensor.is_cpu
@@ -212,14 +212,26 @@ def check_places(tensor: torch.Tensor) -> None:
         )
 
 
+def landing_of(tensors: Sequence[torch.Tensor]) -> Landing:
+    """Return that of these results; those of the CPU share one."""
+    if all(side.side_of(tensor) is None for tensor in tensors):
+        return _NO_LANDING
+    return Landing(tensors)
+
+
 class Landing:
     """The moment when results are usable on a GPU: a mark of every device concerned."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, tensors: Sequence[torch.Tensor] = ()) -> None:
         found = {copies.device: copies for t in tensors if (copies := side.side_of(t)) is not None}
         self._sides = [found[device] for device in sorted(found, key=str)]
         self.devices: list[torch.device] = [d for d in sorted(found, key=str) if d.type != "cpu"]
         self._marks: list[Mark] = []
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether any result is not in the memory of the CPU."""
+        return bool(self._sides)
 
     def record(self) -> None:
         """Note the end of the copies issued so far. Runs in the engine thread."""
@@ -232,7 +244,13 @@ class Landing:
 
     def complete(self, future: torch.futures.Future, value: Sequence[torch.Tensor]) -> None:
         """Set a future's result so that whoever waits for it is ordered after the copies."""
+        if not self._sides:
+            future.set_result(value)
+            return
         with contextlib.ExitStack() as stack:
             for copies in self._sides:  # a Future records events on the current streams of its devices
                 stack.enter_context(copies.arriving())
             future.set_result(value)
+
+
+_NO_LANDING = Landing()

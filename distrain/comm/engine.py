@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
+# So often operations under way are asked what other ranks told of them, while C moves them.
+LOOK_SECONDS = 0.01
 
 
 class Engine:
@@ -65,6 +67,7 @@ class Engine:
         self.gate = Gate()
         self._news = self.gate.news_cell  # something was submitted: ends a `progress` that waits
         self._has_waited = False  # the last round slept already
+        self._looked = 0.0  # when all in flight were asked whether they may end
         self._awaits_payload = False  # it left something that cannot start yet
         self._thread_works = False  # the engine's thread is at it
         self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
@@ -297,45 +300,63 @@ class Engine:
             return self._lineup.start_next(self._news)
 
     def _progress_all(self) -> bool:
-        moved = False
         with self._lock:
             self._awaits_payload = self._lineup.awaits_payload
         flight = tuple(self._lineup.flight)
+        over = self._wait_together(flight)
+        if over is None:
+            return self._progress_each(flight)
+        self._has_waited = True
+        moved = False
+        looks = time.perf_counter() - self._looked > LOOK_SECONDS
+        for (_, completion), is_over in zip(flight, over, strict=True):
+            self._current = completion
+            if is_over:
+                completion.carried_out = completion.operation.progress()
+            if is_over or looks:
+                moved |= self._end(completion)
+        if looks:
+            self._looked = time.perf_counter()
+        return moved
+
+    def _progress_each(self, flight: Sequence[tuple[Priority, Completion]]) -> bool:
         alone = len(flight) == 1 and not self._awaits_payload
-        under_way = self._wait_together(flight)
-        self._has_waited = bool(under_way)
+        self._has_waited = moved = False
         for priority, completion in flight:
             self._current, operation = completion, completion.operation
             operation.is_alone, operation.caller_waits = alone, bool(self.gate.works)
             operation.is_behind = flight[0][0] < priority  # they are in this order
             before = operation.moved
-            if not completion.carried_out and completion not in under_way:
+            if not completion.carried_out:
                 completion.carried_out = operation.progress()
                 self._has_waited |= alone and operation.waits and not completion.carried_out
-            may_end = completion.carried_out
-            if operation.guard is not None:
-                may_end = operation.guard.may_end(completion.carried_out)
-            if may_end:
-                if operation.after is not None:
-                    operation.after()
-                self._lineup.remove(completion)
-                completion.finish()
-                moved = True
-            moved |= operation.moved != before
+            moved |= self._end(completion) or operation.moved != before
         return moved
 
-    def _wait_together(self, flight: Sequence[tuple[Priority, Completion]]) -> set[Completion]:
+    def _end(self, completion: Completion) -> bool:
+        """Hand back an operation that is carried out, if it may end; return whether it did."""
+        operation = completion.operation
+        may_end = completion.carried_out
+        if operation.guard is not None:
+            may_end = operation.guard.may_end(completion.carried_out)
+        if may_end:
+            if operation.after is not None:
+                operation.after()
+            self._lineup.remove(completion)
+            completion.finish()
+        return may_end
+
+    def _wait_together(self, flight: Sequence[tuple[Priority, Completion]]) -> list[bool] | None:
         """Move all by C, and wait for their messages there, without the GIL, if it can move all of several.
 
-        Return those that it has left under way.
+        Return which of them it has nothing more to do for; None: it cannot.
         """
         if len(flight) < 2 or self._awaits_payload:
-            return set()
+            return None
         drivers = [None if c.carried_out else c.operation.driver for _, c in flight]
         if None in drivers:
-            return set()
-        over = advance_all([driver for driver in drivers if driver is not None], self._news)
-        return {c for (_, c), is_over in zip(flight, over, strict=True) if not is_over}
+            return None
+        return advance_all([driver for driver in drivers if driver is not None], self._news)
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return the disagreement of ranks that caused an error, or the error itself."""

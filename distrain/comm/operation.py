@@ -171,7 +171,11 @@ class Mark(Operation):
 
 
 class Completion:
-    """The submitter's end of an Operation: wait, look, or be called."""
+    """The submitter's end of an Operation: wait, look, or be called.
+
+    Attributes:
+        is_done: the operation is complete or has failed.
+    """
 
     def __init__(self, operation: Operation, number: int) -> None:
         self.operation = operation
@@ -182,7 +186,9 @@ class Completion:
         self.carried_out = False  # nothing is left to do but to compare calls with other ranks
         self.is_given_up = False  # who waited for it has stopped, after its timeout
         self.exception: BaseException | None = None
-        self._done = threading.Event()
+        self.is_done = False  # complete, or failed
+        self._ended = threading.Lock()  # held until then; an Event would be three objects of Python
+        self._ended.acquire()
         self._early: list[Callable[[Completion], Any]] = []
         self._callbacks: list[Callable[[Completion], Any]] = []
         self._lock = threading.Lock()
@@ -193,19 +199,17 @@ class Completion:
         number = self.number if op.call is None else op.call.number
         return f"{op.kind} number {number} of {op.size_bytes} bytes{via}"
 
-    @property
-    def is_done(self) -> bool:
-        """True once the operation is complete or has failed."""
-        return self._done.is_set()
-
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Block until done. Return False if the timeout passed first.
 
         Raises:
             BaseException: what ended the operation, as it was raised in the engine thread.
         """
-        if not self._done.wait(timeout_seconds):
-            return False
+        if not self.is_done:
+            timeout = -1 if timeout_seconds is None else max(0.0, min(timeout_seconds, threading.TIMEOUT_MAX))
+            if not self._ended.acquire(timeout=timeout):
+                return False
+            self._ended.release()  # for the next who waits
         if self.exception is not None:
             raise self.exception
         return True
@@ -216,7 +220,7 @@ class Completion:
         `early`: before anybody who waits can see that it is done.
         """
         with self._lock:
-            if not self._done.is_set():
+            if not self.is_done:
                 (self._early if early else self._callbacks).append(function)
                 return
         function(self)
@@ -229,7 +233,8 @@ class Completion:
             with self._lock:
                 early, self._early = self._early, []
                 if not early:
-                    self._done.set()
+                    self.is_done = True
+                    self._ended.release()
                     callbacks, self._callbacks = self._callbacks, []
                     break
             for function in early:
@@ -263,6 +268,9 @@ def when_all_done(
 
     It runs in the engine thread, or in the caller's if all are done already. `early`: see `Completion`.
     """
+    if len(completions) == 1:  # nearly always
+        completions[0].call_when_done(lambda completion: function(completion.exception), early)
+        return
     lock = threading.Lock()
     remaining = len(completions)
     failure: BaseException | None = None

@@ -183,7 +183,7 @@ _sides: dict[torch.device, CudaSide] = {}
 
 def side_of(tensor: torch.Tensor) -> Side | None:
     """Return the copies of a tensor's device; None for a tensor of the CPU, whose memory is used as it is."""
-    if tensor.device.type != "cuda":
+    if not tensor.is_cuda:
         return None
     if tensor.device not in _sides:
         _sides[tensor.device] = CudaSide(tensor.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import zlib
+from typing import Any
 
 from distrain.comm.supervision.call import Call
 
@@ -16,6 +17,7 @@ from distrain.comm.supervision.call import Call
 RANGE = 1 << 16
 # With fewer marks than so many, ranks compare their calls by notes.
 FEWEST_MARKS = 1024
+MARKS_KEPT = 1024
 
 
 class _State(ctypes.Structure):
@@ -42,6 +44,7 @@ class Tags:
         self.state = _State(0, min(limit, RANGE))
         self._marks = limit // self.state.limit
         self.tell_calls_apart = self._marks >= FEWEST_MARKS
+        self._known: dict[tuple[Any, ...], int] = {}  # marks of calls, without their numbers
 
     def take(self, count: int) -> int:
         """Return the first of `count` consecutive tags; the same on all ranks that ask alike."""
@@ -56,4 +59,10 @@ class Tags:
         """Return what is added to the tags of a call: other calls have another, whatever their number."""
         if not self.tell_calls_apart:
             return 0
-        return self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
+        known = self._known.get(call[1:])
+        if known is None:
+            if len(self._known) >= MARKS_KEPT:
+                self._known.clear()
+            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
+            self._known[call[1:]] = known
+        return known

@@ -268,7 +268,7 @@ class Wire:
         number = self.calls - 1
         before = last[0] if last and last[0].number == number else call_before(self.quick, number)
         if before is not None:
-            board.proved[self.members.key] = (before.pack(), -1 if board.step is None else board.step)
+            board.proved[self.members.key] = (before, -1 if board.step is None else board.step)
 
     def _last_quick_call(self) -> tuple[Call, float] | None:
         return last_call(self.quick, self.calls)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distrain.comm.device import Landing
+from distrain.comm.device import landing_of
 from distrain.comm.engine import Engine
 from distrain.comm.exchange import MessageOperation
 from distrain.comm.future import CollectiveFuture
@@ -30,10 +30,11 @@ class DistrainWork(dist.Work):
     ) -> None:
         super().__init__()
         self._engine, self._completions, self._tensors = engine, list(completions), list(tensors)
-        self._landing = Landing(tensors)
+        self._landing = landing_of(tensors)
         self._future: CollectiveFuture | None = None
         self.options: Any = None  # torch's, of the call: they may have a timeout
-        when_all_done(self._completions, lambda _: self._landing.record(), early=True)
+        if self._landing.is_elsewhere:
+            when_all_done(self._completions, lambda _: self._landing.record(), early=True)
 
     @classmethod
     def joined(

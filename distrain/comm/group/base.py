@@ -240,7 +240,7 @@ class GroupBase(dist.ProcessGroup):
 
     def _submit(
         self,
-        host: Payloads,
+        host: Payloads | None,
         operation: Operation,
         tensors: Sequence[torch.Tensor],
         before: Callable[[], Any] | None = None,
@@ -251,7 +251,8 @@ class GroupBase(dist.ProcessGroup):
         """Hand an operation to the engine.
 
         Args:
-            host: where the bytes are; says when they are there, and takes the results back.
+            host: where the bytes are; says when they are there, and takes the results back. None: they are
+                where they belong, and nothing is done before or after.
             operation: what to do.
             tensors: the results.
             before: fills the operation's memory from the host side, just before the start.
@@ -259,8 +260,8 @@ class GroupBase(dist.ProcessGroup):
             awaited: torch waits for it next.
             ready: says when it may start, in place of `host`.
         """
-
-        host.attach(operation, before, after)
+        if host is not None:
+            host.attach(operation, before, after)
         if ready is not None:
             operation.is_ready = ready  # type: ignore[method-assign]
         engine = self._wire.engine

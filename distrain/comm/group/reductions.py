@@ -13,7 +13,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_tensor, overlap
-from distrain.comm.device import HostSide, held, pieces
+from distrain.comm.device import HostSide, held, is_plain, pieces
 from distrain.comm.exchange import MpiOperation
 from distrain.comm.group import forms
 from distrain.comm.group.base import (
@@ -111,6 +111,11 @@ class Reductions(GroupBase):
             if not awaited:
                 self._keep(work, found)
             return work
+        if len(found) == 1 and is_plain(found[0]):
+            work = self._allreduce_plain(found[0], reduction, awaited)
+            if awaited and wire.routes is not None:
+                wire.routes.learn(found[0], reduction)
+            return work
         works = [
             self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
             if isinstance(self._payloads(tensor, combines=True), HostSide)
@@ -177,6 +182,14 @@ class Reductions(GroupBase):
         call = call or self._wire.number(host.kind("allreduce"), tensor.numel(), tensor.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, call=call)
         return self._submit(host, operation, [tensor], awaited=awaited)
+
+    def _allreduce_plain(self, tensor: torch.Tensor, reduction: Reduction, awaited: bool) -> DistrainWork:
+        """Do the same in the tensor's own memory, which is on the host already: the bucket of DDP."""
+        buffer = FlatBuffer(tensor)
+        buffer.check(reduction)
+        call = self._wire.number("allreduce", buffer.count, buffer.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
+        return self._submit(None, operation, [tensor], awaited=awaited)
 
     def _allreduce_copy(
         self, host: HostSide, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction

@@ -33,7 +33,7 @@ class Board:
     calls: dict[str, tuple[Call, float]] = field(default_factory=dict)
     quick: dict[str, Callable[[], tuple[Call, float] | None]] = field(default_factory=dict)
     heard: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
-    proved: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    proved: dict[str, tuple[Call, int]] = field(default_factory=dict)
     earlier: float = 0.0
 
     def last_call(self) -> float:

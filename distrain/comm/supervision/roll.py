@@ -24,6 +24,8 @@ _STEP = struct.Struct("<i")  # behind the call: the training step, for stall rep
 NOTE_BYTES = CALL_BYTES + _STEP.size
 # Of collectives that find disagreement by themselves, a note is sent only when they take so long.
 LATE_SECONDS = 0.25
+# Where no note is awaited, so often it is looked for one.
+LISTEN_SECONDS = 0.05
 # A rank that sees damage, not its cause, leaves the last word to the ranks that know it for so long.
 HEARING_SECONDS = 2.0
 # A rank may be done with these before others have called them, so it does not wait for a note.
@@ -46,20 +48,20 @@ class Roll:
         rank, size = comm.Get_rank(), comm.Get_size()
         self._rank, self._next, self._before = rank, (rank + 1) % size, (rank - 1) % size
         self._last = 0  # number of the newest call of this rank that is compared
-        self._own: dict[int, bytes] = {}  # calls of this rank that are not compared yet
+        self._own: dict[int, Call] = {}  # calls of this rank that are not compared yet
         self._early: dict[int, bytes] = {}  # calls of the rank before that this one has not made yet
         self._note = np.zeros(NOTE_BYTES, np.uint8)
         self._receive: MPI.Prequest | None = None
         self._sending: list[tuple[MPI.Request, bytes]] = []
         self.is_over = False  # no more notes will come
+        self._listened = 0.0
 
     def enter(self, call: Call, late: bool) -> Guard:
         """Note a call of this rank; runs in the thread that makes it."""
-        packed = call.pack()
         # In this order: the engine thread may be comparing meanwhile.
-        self._own[call.number] = packed
+        self._own[call.number] = call
         self._last = call.number
-        return Guard(self, call, packed, late)
+        return Guard(self, call, late)
 
     # What follows runs in the engine thread.
 
@@ -82,6 +84,7 @@ class Roll:
             CommError: another rank made another call.
         """
         self._open()
+        self._listened = time.perf_counter()
         while self._receive is not None and self._receive.Test():
             note = self._note.tobytes()
             packed = note[:CALL_BYTES]
@@ -100,6 +103,11 @@ class Roll:
                     del self._early[passed]  # of a call that this rank did not need to compare
             # else: a late note about a call that is complete here
 
+    def listen_now_and_then(self) -> None:
+        """Compare what late ranks have told, so that it does not pile up: MPI looks at all its sockets."""
+        if time.perf_counter() - self._listened > LISTEN_SECONDS:
+            self.listen()
+
     def is_settled(self, number: int) -> bool:
         """Return True once the call of this number is known to agree."""
         if number in self._early:
@@ -111,17 +119,17 @@ class Roll:
         self._own.pop(number, None)
         self._early.pop(number, None)
 
-    def prove(self, packed: bytes) -> None:
+    def prove(self, call: Call) -> None:
         """All ranks have made this call: it completed."""
-        board.proved[self._members.key] = (packed, -1 if board.step is None else board.step)
+        board.proved[self._members.key] = (call, -1 if board.step is None else board.step)
 
     def _compare(self, number: int, theirs: bytes) -> None:
         mine = self._own[number]
-        if mine != theirs:
+        if mine.pack() != theirs:
             me, other = self._members.name(self._rank), self._members.name(self._before)
             raise CommError(
                 me,
-                f"collective number {number} of {self._members.title}: {me} called {Call.unpack(mine)}, "
+                f"collective number {number} of {self._members.title}: {me} called {mine}, "
                 f"{other} called {Call.unpack(theirs)}",
                 "call the same collectives in the same order, with the same sizes, types and "
                 "reductions, on all ranks",
@@ -147,14 +155,13 @@ class Guard:
     Args:
         roll: of the call's group.
         call: what this rank called.
-        packed: the same in bytes.
         late: the operation compares by itself; notes are for the case that others called something else.
     """
 
-    __slots__ = ("_late", "_number", "_packed", "_roll", "_since", "_told", "_waits")
+    __slots__ = ("_call", "_late", "_roll", "_since", "_told", "_waits")
 
-    def __init__(self, roll: Roll, call: Call, packed: bytes, late: bool) -> None:
-        self._roll, self._packed, self._number, self._late = roll, packed, call.number, late
+    def __init__(self, roll: Roll, call: Call, late: bool) -> None:
+        self._roll, self._call, self._late = roll, call, late
         self._waits = not late and call.kind not in _ONE_WAY
         self._told = False
         self._since = 0.0
@@ -167,7 +174,7 @@ class Guard:
 
     def _tell(self) -> None:
         self._told = True
-        self._roll.tell(self._packed)
+        self._roll.tell(self._call.pack())
 
     def may_end(self, complete: bool) -> bool:
         """Look at the notes that have arrived; return True if the operation is `complete` and may end.
@@ -176,16 +183,16 @@ class Guard:
             CommError: another rank made another call.
         """
         if complete and self._late:
-            self._roll.forget(self._number)
-            self._roll.prove(self._packed)
-            self._roll.listen()  # so that what late ranks tell does not pile up
+            self._roll.forget(self._call.number)
+            self._roll.prove(self._call)
+            self._roll.listen_now_and_then()
             return True
         if not self._told:
             if time.perf_counter() - self._since < LATE_SECONDS:
                 return False
             self._tell()
         self._roll.listen()
-        settled = self._roll.is_settled(self._number)
+        settled = self._roll.is_settled(self._call.number)
         return complete and (settled or not self._waits)
 
     def explain(self, error: BaseException) -> None:

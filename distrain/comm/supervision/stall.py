@@ -7,7 +7,6 @@ from typing import Any
 
 from distrain.comm.operation import Completion
 from distrain.comm.supervision.board import board
-from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.inquiry import Answer, Inquiry
 from distrain.comm.supervision.members import Members, name
 
@@ -70,8 +69,8 @@ def _proved(members: Members) -> dict[int, dict[str, Any]]:
     """What every rank has called, since it completed here: of ranks that cannot answer, and sent no note."""
     if members.key not in board.proved:
         return {}
-    packed, step = board.proved[members.key]
-    note = {"number": Call.number_of(packed), "what": str(Call.unpack(packed)), "step": step}
+    call, step = board.proved[members.key]
+    note = {"number": call.number, "what": str(call), "step": step}
     return dict.fromkeys(members.ranks, note)
 
 
