@@ -18,6 +18,10 @@ from tests.jobs.trainings import Training, Trainings
 SPOILT = (5, 100)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "variant: another guise of what a test of `make test-jobs` holds")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _mpi_is_there() -> None:
     if mpi.locate() is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from distrain.timeline_reader import read, steps_of
 from tests.jobs.support import Launch
 from tests.ranks import killed_code
@@ -22,6 +24,7 @@ def test_exception_on_one_rank(launch: Launch) -> None:
     assert all(traces) and [times.step for times in steps_of(traces[1])][:2] == [1, 2]
 
 
+@pytest.mark.variant  # of the killed rank below
 def test_rank_that_vanishes(launch: Launch) -> None:
     job = launch("--np", "2", DISTRAIN_FAULT="rank=1,step=2,kind=exit")
     assert job.code == 3, job.err
