@@ -42,7 +42,7 @@ UP_TO_THREE_RANKS = {
     "test_tensor_types",
 }
 # These make wires of their own, on which `--messages` has no bearing.
-OWN_WIRES = {"test_executor", "test_narrow"}
+OWN_WIRES = {"test_executor", "test_narrow", "test_routes"}
 STATUS = pytest.StashKey[int]()
 
 
@@ -84,7 +84,7 @@ def _no_other_by_messages(item: pytest.Item) -> str | None:
     parameters = (
         item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     )
-    if item.path.stem in OWN_WIRES or parameters.get("group", "memory") != "memory":
+    if item.path.stem in OWN_WIRES or parameters.get("group") in ("messages", "device", "pointers"):
         return "the same without --messages"
     return None
 
