@@ -13,6 +13,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import mpi4py
 import pytest
@@ -27,8 +28,8 @@ from distrain.world import World  # noqa: E402
 
 SECONDS_PER_TEST = 60
 # What these hold is the same on four and five ranks as on three, where there are a first rank, a last one
-# and one between them: forms of calls, types, values beside gloo's, gradients of DDP, what surrounds a call.
-# Larger worlds are for what they change: schedules, nodes, groups, routes, shares of the data.
+# and one between them: forms of calls, types, values beside gloo's, gradients of DDP, GPUs' pointers, what
+# surrounds a call. Larger worlds are for what they change: schedules, nodes, groups, routes, shares of data.
 UP_TO_THREE_RANKS = {
     "test_beside_gloo",
     "test_ddp",
@@ -36,6 +37,7 @@ UP_TO_THREE_RANKS = {
     "test_fork",
     "test_forms",
     "test_memory_use",
+    "test_pointers",
     "test_staging",
     "test_surroundings",
     "test_sync",
@@ -59,34 +61,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.unregister(reporter)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that have nothing to say here are not even imported, which each rank would do anew."""
+    too_large = mpi.initialize().Get_size() > 3 and collection_path.stem in UP_TO_THREE_RANKS
+    return too_large or (config.getoption("--messages") and collection_path.stem in OWN_WIRES) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     size, messages = mpi.initialize().Get_size(), config.getoption("--messages")
     for item in items:
-        reason = _out_of_size(item, size) or (messages and _no_other_by_messages(item))
-        if reason:
-            item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def _out_of_size(item: pytest.Item, size: int) -> str | None:
-    if size > 3 and item.path.stem in UP_TO_THREE_RANKS:
-        return f"for worlds of up to 3 ranks; this one has {size}"
-    mark = item.get_closest_marker("ranks")
-    if mark is None:
-        return None
-    smallest = mark.kwargs.get("at_least", 1)
-    if (mark.args and size not in mark.args) or size < smallest:
-        return f"for worlds of {mark.args or f'{smallest} or more'} ranks; this one has {size}"
-    return None
-
-
-def _no_other_by_messages(item: pytest.Item) -> str | None:
-    """Why a test does with ``--messages`` what it does without."""
-    parameters = (
-        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    )
-    if item.path.stem in OWN_WIRES or parameters.get("group") in ("messages", "device", "pointers"):
-        return "the same without --messages"
-    return None
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if messages and parameters.get("group") in ("messages", "device", "pointers"):
+            item.add_marker(pytest.mark.skip(reason="the same without --messages"))
+        mark = item.get_closest_marker("ranks")
+        if mark is None:
+            continue
+        smallest = mark.kwargs.get("at_least", 1)
+        if (mark.args and size not in mark.args) or size < smallest:
+            wanted = mark.args or f"{smallest} or more"
+            item.add_marker(pytest.mark.skip(reason=f"for worlds of {wanted} ranks; this one has {size}"))
 
 
 @pytest.hookimpl(hookwrapper=True)
