@@ -26,11 +26,11 @@ SMOKE  ?= runs/smoke-data
 # What is compiled at install; a change of it installs anew.
 NATIVE := $(wildcard distrain/*/csrc/*.[ch] distrain/*/*/csrc/*.[ch])
 
-.PHONY: help install install-test smoke test test-unit test-mpi test-messages test-jobs test-cluster test-gpu fuzz benchmarks lint format horovod clean
+.PHONY: help install install-test smoke test test-unit test-mpi test-messages test-jobs test-variants test-cluster test-gpu fuzz benchmarks lint format horovod clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-under-MPI test-cluster test-gpu fuzz benchmarks lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-under-MPI test-variants test-cluster test-gpu fuzz benchmarks lint format horovod clean"
 
 install: $(INSTALLED)
 
@@ -75,12 +75,16 @@ test-messages: install-test
 
 # Whole jobs: training, resume, faults; scripts of a user under mpirun.
 test-jobs: install-test
-	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/jobs
+	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/jobs -m "not variant"
+
+# The same faults in other guises: no part of `make test`, which shall be quick.
+test-variants: install-test
+	OMP_NUM_THREADS=1 $(PYTEST) $(BESIDE) tests/jobs -m variant
 
 # The same under another MPI, in a virtual environment of its own: test-under-mpich, test-under-impi-rt,
 # test-under-openmpi4.
 test-under-%:
-	$(MAKE) UNDER=$* VENV=$(VENV)-$* EXTRAS=digits test-mpi-2 test-mpi-3 test-mpi-4 test-messages test-jobs
+	$(MAKE) UNDER=$* VENV=$(VENV)-$* EXTRAS=digits test-mpi-2 test-mpi-3 test-mpi-4 test-messages test-jobs test-variants
 
 # Several emulated hosts and a real Slurm; needs root, skips with a reason where it cannot run.
 test-cluster: install-test

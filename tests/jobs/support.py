@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +38,18 @@ train:
 """
 
 
+def metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of one kind in metrics.jsonl of a run folder."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """result.json of a run folder."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
 @dataclass
 class Job:
     """A finished `distrain` command and the run folder that it was given."""
@@ -52,13 +66,11 @@ class Job:
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         """The records of one kind in metrics.jsonl."""
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        return [record for record in map(json.loads, lines) if record["kind"] == kind]
+        return metrics(self.folder, kind)
 
     def result(self) -> dict[str, Any]:
         """result.json."""
-        found: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
-        return found
+        return result(self.folder)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -80,6 +92,19 @@ def distrain(*arguments: str, cwd: Path, **more: str) -> Job:
         check=False,
     )
     return Job(done.returncode, done.stdout, done.stderr, cwd / "runs")
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return `folder`, filled by the first of the processes of the tests that want it; the others wait."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 Launch = Callable[..., Job]

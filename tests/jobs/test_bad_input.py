@@ -25,7 +25,7 @@ def test_missing_data_set(launch: Launch) -> None:
     assert "Traceback" not in job.err
 
 
-@pytest.mark.parametrize("ranks", ["1", "2"])
+@pytest.mark.parametrize("ranks", [pytest.param("1", marks=pytest.mark.variant), "2"])
 def test_flipped_byte_names_shard_and_image(launch: Launch, packs: Path, tmp_path: Path, ranks: str) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(packs / "train", bad)

@@ -7,23 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from distrain.timeline_reader import read, steps_of
 from tests.jobs.support import Launch
 from tests.ranks import killed_code
 
 
 def test_exception_on_one_rank(launch: Launch) -> None:
-    job = launch("--np", "3", "data.batch_per_rank=10", DISTRAIN_FAULT="rank=1,step=3,kind=raise")
+    """The traceback is the last that is said, and the traces of all ranks are there."""
+    job = launch("--np", "2", "comm.timeline=true", DISTRAIN_FAULT="rank=1,step=4,kind=raise")
     assert job.code == 1
     lines = job.err.rstrip().splitlines()
     assert "rank 1 failed first" in job.err and job.err.count("Traceback") == 1
-    assert "step 3" in lines[-1] and "InjectedFault" in lines[-1], job.err
+    assert "step 4" in lines[-1] and "InjectedFault" in lines[-1], job.err
     assert not (job.folder / "result.json").exists()
+    traces = [read(job.folder / "trace" / f"rank-{rank:05d}.json") for rank in range(2)]
+    assert all(traces) and [times.step for times in steps_of(traces[1])][:2] == [1, 2]
 
 
-@pytest.mark.parametrize(("kind", "code"), [("kill", None), ("exit", 3)])
-def test_rank_that_vanishes(launch: Launch, kind: str, code: int | None) -> None:
-    job = launch("--np", "2", DISTRAIN_FAULT=f"rank=1,step=2,kind={kind}")
-    assert job.code == (killed_code() if code is None else code), job.err
+@pytest.mark.variant  # of the killed rank below
+def test_rank_that_vanishes(launch: Launch) -> None:
+    job = launch("--np", "2", DISTRAIN_FAULT="rank=1,step=2,kind=exit")
+    assert job.code == 3, job.err
 
 
 def test_stalled_rank_is_named_and_the_job_ends(launch: Launch) -> None:
@@ -35,7 +39,7 @@ def test_stalled_rank_is_named_and_the_job_ends(launch: Launch) -> None:
     assert "rank" in job.err and "1" in job.err and "allreduce" in job.err
 
 
-def test_nothing_is_left_in_shared_memory(launch: Launch) -> None:
+def test_a_killed_rank_leaves_nothing_in_shared_memory(launch: Launch) -> None:
     before = set(Path("/dev/shm").iterdir())
     job = launch("--np", "2", DISTRAIN_FAULT="rank=0,step=2,kind=kill")
     assert job.code == killed_code()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from tests.jobs.support import Launch
+from tests.jobs.trainings import Trainings
 
 
-def test_memory_and_disk_train_alike(launch: Launch) -> None:
-    losses = []
-    for place in ("node", "disk"):
-        job = launch("--np", "2", f"name={place}", f"data.memory={place}")
-        assert job.code == 0, job.err
-        assert ("in memory on this node" in job.err) == (place == "node")
-        losses.append([record["loss"] for record in job.metrics("train")])
-    assert len(losses[0]) == 8 and losses[0] == losses[1]
+def test_memory_and_disk_train_alike(trainings: Trainings) -> None:
+    node, disk = trainings(2, "plain"), trainings(2, "disk")
+    assert "in memory on this node" in node.log() and "in memory on this node" not in disk.log()
+    assert len(node.losses()) == 8 and node.losses() == disk.losses()

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs.support import Launch
-
-GROUP = ("model.norm=group", "train.optimizer.lr=0.01")
+from tests.jobs.trainings import Trainings
 
 
-def losses(launch: Launch, *arguments: str) -> list[float]:
-    job = launch(*arguments)
-    assert job.code == 0, job.err
-    return [record["loss"] for record in job.metrics("train")]
-
-
-def test_two_ranks_with_b_equal_one_rank_with_2b(launch: Launch) -> None:
+def test_two_ranks_with_b_equal_one_rank_with_2b(trainings: Trainings) -> None:
     """Group normalisation: no image sees another, so only the order of sums differs."""
-    two = losses(launch, "--np", "2", "data.batch_per_rank=15", *GROUP)
-    one = losses(launch, "--np", "1", "data.batch_per_rank=30", *GROUP)
-    assert two == pytest.approx(one, rel=1e-4)
-    assert two[0] != two[-1]
+    two = trainings(2, "group").losses()
+    assert two == pytest.approx(trainings(1, "group").losses(), rel=1e-4)
+    assert len(two) == 8 and two[0] != two[-1]
 
 
-def test_batch_norm_over_ranks_is_batch_norm_over_micro_batches(launch: Launch) -> None:
+def test_batch_norm_over_ranks_is_batch_norm_over_micro_batches(trainings: Trainings) -> None:
     """Batch normalisation sees one rank's images: 2 ranks with b are 1 rank with 2 micro-batches of b,
     and are not 1 rank with one batch of 2b."""
-    ranks = losses(launch, "--np", "2", "data.batch_per_rank=15")
-    micro = losses(launch, "--np", "1", "data.batch_per_rank=15", "train.accumulate=2")
-    whole = losses(launch, "--np", "1", "data.batch_per_rank=30")
+    ranks = trainings(2, "plain").losses()
+    micro = trainings(1, "micro-batches").losses()
+    whole = trainings(1, "whole batch").losses()
     assert ranks == pytest.approx(micro, rel=1e-5)
     assert gap(ranks, whole) > 20 * gap(ranks, micro)
 
@@ -39,15 +30,7 @@ def gap(a: list[float], b: list[float]) -> float:
 
 
 @pytest.mark.parametrize("algorithm", ["ring", "multicolor_ring"])
-def test_algorithms_give_the_same_training(launch: Launch, algorithm: str) -> None:
-    three = losses(
-        launch,
-        "--np",
-        "3",
-        "data.batch_per_rank=10",
-        f"comm.algorithm={algorithm}",
-        "comm.node_memory=false",
-        *GROUP,
-    )
-    one = losses(launch, "--np", "1", "data.batch_per_rank=30", *GROUP)
-    assert three == pytest.approx(one, rel=1e-4)
+def test_algorithms_give_the_same_training(trainings: Trainings, algorithm: str) -> None:
+    three = trainings(3, algorithm)
+    assert f" by {algorithm}" in three.log()
+    assert three.losses() == pytest.approx(trainings(1, "group").losses(), rel=1e-4)

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from distrain.cli import app
 from distrain.launch import machine, mpi
 from distrain.launch.job import Job
-from tests.jobs.support import TIMEOUT_SECONDS, distrain, environment
+from tests.jobs.support import TIMEOUT_SECONDS, environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -21,7 +23,7 @@ import torch.distributed as dist
 mine = model.module.weight.grad
 theirs = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
 dist.all_gather(theirs, mine)
-assert dist.get_world_size() == 3 and all(torch.equal(mine, other) for other in theirs)
+assert dist.get_world_size() == 2 and all(torch.equal(mine, other) for other in theirs)
 print(f"rank {dist.get_rank()} has everybody's gradients")
 """
 
@@ -32,8 +34,8 @@ def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
     (tmp_path / "distrain").mkdir()  # a checkout beside the script must not be taken for the package
     job = Job(
         command=(sys.executable, "my_script.py"),
-        np=3,
-        crowded=machine.cores() < 6,
+        np=2,
+        crowded=machine.cores() < 4,
         as_root=os.geteuid() == 0,
     )
     command = mpi.find().command(job)
@@ -47,7 +49,7 @@ def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {r} has everybody's gradients" for r in range(3)]
+    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {r} has everybody's gradients" for r in range(2)]
 
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,7 +62,7 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_commands_of_the_readme_exist(tmp_path: Path) -> None:
+def test_commands_of_the_readme_exist() -> None:
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)) + "\n".join(
         re.findall(r"`(.*?)`", README)
     )
@@ -70,5 +72,5 @@ def test_commands_of_the_readme_exist(tmp_path: Path) -> None:
     }
     assert {word[0] for word in words} >= {"pack", "synthesize", "launch", "doctor", "schedule"}
     for command in sorted({word[0] for word in words}):
-        job = distrain(command, "--help", cwd=tmp_path)
-        assert job.code == 0, f"distrain {command}: {job.err}"
+        told = CliRunner().invoke(app, [command, "--help"])
+        assert told.exit_code == 0, f"distrain {command}: {told.output}"

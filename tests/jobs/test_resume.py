@@ -13,6 +13,7 @@ import torch
 
 from distrain.train import checkpoint
 from tests.jobs.support import Launch, environment
+from tests.jobs.trainings import COURSES, Trainings
 from tests.ranks import killed_code
 
 
@@ -27,32 +28,24 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_kill_and_resume_is_bit_identical(launch: Launch) -> None:
-    """Rank 1 is killed after step 6; the checkpoint is of step 4; the resumed run repeats 5 and 6."""
-    whole = launch("--np", "2", "name=whole")
-    assert whole.code == 0, whole.err
-    cut = launch("--np", "2", DISTRAIN_FAULT="rank=1,step=6,kind=kill")
+def test_kill_and_resume_is_bit_identical(launch: Launch, trainings: Trainings) -> None:
+    """48 steps are an epoch; the checkpoint is of step 50; rank 1 is killed after step 52; the resumed
+    run repeats 51 and 52, in the middle of the second epoch, with the same images."""
+    whole = trainings(2, "two epochs")
+    options = COURSES[2]["two epochs"]
+    cut = launch("--np", "2", *options, DISTRAIN_FAULT="rank=1,step=52,kind=kill")
     assert cut.code == killed_code(), cut.err
     assert not (cut.folder / "result.json").exists()
-    resumed = launch("--np", "2", "--resume", "auto")
-    assert resumed.code == 0, resumed.err
-    assert resumed.folder == cut.folder and resumed.result()["resumed_from"] == 4
-    expected = parameters(whole.runs / "whole")
-    assert same_bits(parameters(resumed.folder), expected)
-    other = launch("--np", "2", "name=other", "seed=4")
-    assert not same_bits(parameters(other.folder), expected)
-
-
-def test_resume_in_the_middle_of_an_epoch_sees_the_same_images(launch: Launch) -> None:
-    """48 steps are an epoch: step 50 is in the second one."""
-    options = ("train.duration=52st", "train.checkpoint_every=25st", "train.eval_every=52st")
-    whole = launch("--np", "2", "name=whole", *options)
-    cut = launch("--np", "2", *options, DISTRAIN_FAULT="rank=0,step=51,kind=raise")
-    assert (whole.code, cut.code) == (0, 1), cut.err
     resumed = launch("--np", "2", *options, "--resume", "auto")
-    assert resumed.code == 0 and resumed.result()["resumed_from"] == 50
-    losses = [r["loss"] for r in whole.metrics("train") if r["step"] > 50]
-    assert [r["loss"] for r in resumed.metrics("train") if r["step"] > 50][-2:] == losses
+    assert resumed.code == 0, resumed.err
+    assert resumed.folder == cut.folder and resumed.result()["resumed_from"] == 50
+    assert [r["loss"] for r in resumed.metrics("train") if r["step"] > 50][-4:] == whole.losses()[50:]
+    assert same_bits(parameters(resumed.folder), parameters(whole.folder))
+
+
+def test_another_seed_gives_other_bits(trainings: Trainings) -> None:
+    one, other = (parameters(trainings(2, name).folder) for name in ("plain", "another seed"))
+    assert not same_bits(one, other)
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_can_be_resumed(recipe: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distrain.config.load import load
-from tests.jobs.support import Launch
+from tests.jobs.support import Launch, distrain
 
 
 def test_a_run_on_two_ranks_keeps_everything(launch: Launch, recipe: Path) -> None:
@@ -33,10 +33,12 @@ def test_a_run_on_two_ranks_keeps_everything(launch: Launch, recipe: Path) -> No
         assert word in job.out, job.out
 
 
-def test_a_second_run_never_overwrites_the_first(launch: Launch) -> None:
-    first = launch("--np", "1", "train.duration=1st")
+def test_a_second_run_never_overwrites_the_first(launch: Launch, recipe: Path) -> None:
+    """The first is `distrain train` alone: a run on one rank."""
+    first = distrain("train", recipe.name, "train.duration=1st", cwd=recipe.parent)
+    assert first.code == 0 and first.folder.name == "job", first.err
+    assert first.result()["world_size"] == 1
     kept = (first.folder / "metrics.jsonl").read_bytes()
-    assert first.folder.name == "job"
     second = launch("--np", "1", "train.duration=1st")
     assert second.code == 0 and second.folder.name == "job-2"
     assert (first.runs / "job" / "metrics.jsonl").read_bytes() == kept
@@ -48,11 +50,3 @@ def test_dry_run_says_every_number_and_writes_nothing(launch: Launch, recipe: Pa
     for text in ("3 ranks", "45 images", "steps per epoch", "memory per node", "mpirun", "-np 3"):
         assert text in job.out, job.out
     assert not job.runs.exists()
-
-
-def test_train_alone_is_a_run_on_one_rank(recipe: Path) -> None:
-    from tests.jobs.support import distrain
-
-    job = distrain("train", recipe.name, "train.duration=1st", cwd=recipe.parent)
-    assert job.code == 0, job.err
-    assert job.result()["world_size"] == 1

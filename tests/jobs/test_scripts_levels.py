@@ -13,6 +13,8 @@ from tests.jobs.scripts import mpirun
 pytestmark = pytest.mark.skipif(
     not native.build_info()[0], reason=f"exchange in memory: {native.build_info()[1]}"
 )
+# Another guise of what a case beside it holds: `make test-variants`.
+VARIANT = pytest.mark.variant
 PREAMBLE = """
 import torch, torch.distributed as dist
 import distrain
@@ -60,7 +62,7 @@ distrain.destroy_process_group()
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("stop", r"missing: rank 3 on b: it does not answer: stopped"),
+        pytest.param("stop", r"missing: rank 3 on b: it does not answer: stopped", marks=VARIANT),
         ("kill", "(?i)signal:? 9"),
     ],
 )
@@ -81,7 +83,10 @@ print("came through")
     assert not {path for path in Path("/dev/shm").iterdir() if path not in before and "distrain" in path.name}
 
 
-@pytest.mark.parametrize(("count", "check"), [(10, True), (10_000, True), (10_000, False)])
+@pytest.mark.parametrize(
+    ("count", "check"),
+    [pytest.param(10, True, marks=VARIANT), pytest.param(10_000, True, marks=VARIANT), (10_000, False)],
+)
 def test_calls_that_differ_are_named(tmp_path: Path, count: int, check: bool) -> None:
     """Rank 3 passes one element more; without notes its neighbour in memory, rank 1, finds it."""
     script = PREAMBLE.replace("stall_seconds", f"check={check}, stall_seconds").replace(
@@ -95,7 +100,7 @@ def test_calls_that_differ_are_named(tmp_path: Path, count: int, check: bool) ->
     assert f"{count} elements" in found[0] and f"{count + 1} elements" in found[0]
 
 
-@pytest.mark.parametrize("between", ["hierarchical", "halving_doubling"])
+@pytest.mark.parametrize("between", ["hierarchical", pytest.param("halving_doubling", marks=VARIANT)])
 def test_quick_calls_that_differ_are_named(tmp_path: Path, between: str) -> None:
     """Sizes and types agree, so that only the tags of the messages differ: a sum here, a maximum there."""
     script = (

@@ -1,11 +1,11 @@
-"""A job with a timeline leaves a trace of every rank; one whose rank is killed leaves them too."""
+"""A job with a timeline leaves a trace of every rank; of one that fails: test_faults.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from distrain.timeline_reader import read, steps_of
-from tests.jobs.support import Launch
+from tests.jobs.trainings import Trainings
 
 
 def tracks(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -17,12 +17,11 @@ def tracks(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_every_rank_leaves_its_trace(launch: Launch) -> None:
-    job = launch("--np", "2", "comm.timeline=true", "comm.node_memory=false")
-    assert job.code == 0, job.err
+def test_every_rank_leaves_its_trace(trainings: Trainings) -> None:
+    folder = trainings(2, "timeline").folder
     starts = []
     for rank in range(2):
-        events = read(job.folder / "trace" / f"rank-{rank:05d}.json")
+        events = read(folder / "trace" / f"rank-{rank:05d}.json")
         found = tracks(events)
         names = {event["name"] for event in found["main thread"]}
         assert {"step", "data wait", "forward", "backward", "optimizer"} <= names
@@ -38,12 +37,3 @@ def test_every_rank_leaves_its_trace(launch: Launch) -> None:
         assert first["forward"] < first["backward"] < first["optimizer"]
         starts.append(next(e["ts"] for e in events if e["name"] == "step"))
     assert abs(starts[0] - starts[1]) < 5e6  # one clock: steps of the ranks begin together, within seconds
-
-
-def test_a_killed_rank_leaves_all_traces(launch: Launch) -> None:
-    job = launch("--np", "2", "comm.timeline=true", DISTRAIN_FAULT="rank=1,step=4,kind=raise")
-    assert job.code != 0
-    for rank in range(2):
-        assert read(job.folder / "trace" / f"rank-{rank:05d}.json")
-    survivors = read(job.folder / "trace" / "rank-00001.json")
-    assert [times.step for times in steps_of(survivors)][:2] == [1, 2]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import mpi4py
 import pytest
@@ -26,6 +27,24 @@ from distrain.comm.process import mpi  # noqa: E402
 from distrain.world import World  # noqa: E402
 
 SECONDS_PER_TEST = 60
+# What these hold is the same on four and five ranks as on three, where there are a first rank, a last one
+# and one between them: forms of calls, types, values beside gloo's, gradients of DDP, GPUs' pointers, what
+# surrounds a call. Larger worlds are for what they change: schedules, nodes, groups, routes, shares of data.
+UP_TO_THREE_RANKS = {
+    "test_beside_gloo",
+    "test_ddp",
+    "test_denormals",
+    "test_fork",
+    "test_forms",
+    "test_memory_use",
+    "test_pointers",
+    "test_staging",
+    "test_surroundings",
+    "test_sync",
+    "test_tensor_types",
+}
+# These make wires of their own, on which `--messages` has no bearing.
+OWN_WIRES = {"test_executor", "test_narrow", "test_routes"}
 STATUS = pytest.StashKey[int]()
 
 
@@ -42,9 +61,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.unregister(reporter)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    size = mpi.initialize().Get_size()
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that have nothing to say here are not even imported, which each rank would do anew."""
+    too_large = mpi.initialize().Get_size() > 3 and collection_path.stem in UP_TO_THREE_RANKS
+    return too_large or (config.getoption("--messages") and collection_path.stem in OWN_WIRES) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    size, messages = mpi.initialize().Get_size(), config.getoption("--messages")
     for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if messages and parameters.get("group") in ("messages", "device", "pointers"):
+            item.add_marker(pytest.mark.skip(reason="the same without --messages"))
         mark = item.get_closest_marker("ranks")
         if mark is None:
             continue

@@ -78,9 +78,9 @@ def test_not_a_number_is_the_result_wherever_it_comes_from(world: World) -> None
 
 
 @pytest.mark.seconds(150)
-def test_a_thousand_mixed_collectives_are_exact(world: World) -> None:
+def test_many_mixed_collectives_are_exact(world: World) -> None:
     dice, flight = random.Random(7), []
-    for number in range(1000):
+    for number in range(1000 if world.size <= 3 else 300):
         count = dice.choice((dice.randrange(0, 50), dice.randrange(0, 9000), dice.randrange(0, 300_000)))
         tensor = data_of(world.rank, count, torch.int64, top=1000) + number
         total = sum(data_of(rank, count, torch.int64, top=1000) for rank in range(world.size))

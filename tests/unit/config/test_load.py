@@ -173,6 +173,7 @@ def test_dump_loads_back_to_an_equal_config(tmp_path: Path) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
     )
 )
 def test_rendered_yaml_parses_back(value: object) -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from distrain.cli import main
 from distrain.data.format import read_manifest
 
 
@@ -34,7 +37,9 @@ def test_pack_and_info_print_one_json_object(tree: Path, tmp_path: Path) -> None
     assert "skipped zoo/x.jpg: not an image that Pillow knows" in table.stdout
 
 
-def test_errors_are_one_line_on_stderr(tree: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line_on_stderr(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for words, code, text in (
         (
             ("pack", "imagefolder:nowhere", tmp_path / "a"),
@@ -51,9 +56,12 @@ def test_errors_are_one_line_on_stderr(tree: Path, tmp_path: Path) -> None:
             "distrain: --images: 3 is less than 9",
         ),
     ):
-        done = run(*words)
-        assert (done.returncode, done.stdout) == (code, "") and text in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        monkeypatch.setattr(sys, "argv", ["distrain", *map(str, words)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        assert (done.value.code, told.out) == (code, "") and text in told.err
+        assert len(told.err.splitlines()) == 1
 
 
 def test_synthesize_and_digits(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,35 +24,38 @@ from distrain.train.settings import ModelSettings
 Told = list[dict[str, Any]]
 
 
-def run_ranks(world_size: int, folder: Path) -> Told:
-    """What each rank of train_ranks.py has to tell."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each rank of train_ranks.py has to tell: ``SIZE/rankR.json``."""
+    folder = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("train_ranks.py")
     # gloo takes the address of the host's name, which may not be a loopback one, unless told.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(world_size), str(folder)],
-            stderr=subprocess.PIPE, text=True, env=environment,
-        )
-        for rank in range(world_size)
-    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0] * world_size, "\n".join(errors)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
+        _, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, errors
+    return folder
+
+
+def tell(folder: Path, size: int) -> Told:
+    return [json.loads((folder / str(size) / f"rank{rank}.json").read_text()) for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return run_ranks(2, tmp_path_factory.mktemp("two"))
+def two(folder: Path) -> Told:
+    return tell(folder, 2)
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return run_ranks(3, tmp_path_factory.mktemp("three"))
+def three(folder: Path) -> Told:
+    return tell(folder, 3)
 
 
 @pytest.mark.parametrize(("norm", "accumulate"), [("group", 1), ("batch", 2)])

@@ -1,8 +1,14 @@
-"""What one rank does in test_ranks.py: ``python train_ranks.py RANK WORLD_SIZE FOLDER`` over gloo."""
+"""What the ranks do in test_ranks.py, over gloo: ``python train_ranks.py FOLDER``, for worlds of 2 and 3.
+
+The ranks are forked after the imports, which are most of their work.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -23,7 +29,7 @@ from distrain.train.parts import Parts
 from distrain.train.preprocess import Preprocess
 from distrain.train.settings import ModelSettings
 
-RANK, WORLD, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+RANK, WORLD, FOLDER = 0, 1, Path()  # each rank sets its own
 
 
 class Interrupting(FakeLoader):
@@ -121,7 +127,9 @@ def resume() -> dict[str, Any]:
     return {"from": result.resumed_from, "equal": equal, "weights": fingerprint(resumed.model)}
 
 
-def main() -> None:
+def run(rank: int, size: int, folder: Path) -> None:
+    global RANK, WORLD, FOLDER
+    RANK, WORLD, FOLDER = rank, size, folder
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{FOLDER}/store", rank=RANK, world_size=WORLD)
     told: dict[str, Any] = {"evaluation": {count: evaluation(count) for count in (23, 2)}}
@@ -134,5 +142,23 @@ def main() -> None:
     dist.destroy_process_group()
 
 
+def main(folder: Path) -> int:
+    importlib.import_module("torch._dynamo")  # DistributedDataParallel wants it
+    fork = multiprocessing.get_context("fork")
+    ranks = []
+    for size in (2, 3):
+        (folder / str(size)).mkdir()
+        ranks += [fork.Process(target=run, args=(rank, size, folder / str(size))) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    running = list(ranks)
+    while running and not any(process.exitcode for process in ranks):
+        multiprocessing.connection.wait([process.sentinel for process in running])
+        running = [process for process in running if process.is_alive()]
+    for process in running:  # they would wait for the one that failed
+        process.kill()
+    return int(any(process.exitcode for process in ranks))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main(Path(sys.argv[1])))
