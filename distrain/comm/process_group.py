@@ -47,8 +47,10 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
             "start with mpirun, srun or `distrain train`, not with torchrun, and call "
             "distrain.init_process_group(), which takes both from MPI",
         )
-    # A tag of its own lets a rank take part in the creation of several groups at once.
-    tag = zlib.crc32(str(options.group_id).encode()) & 0x7FFF
+    # A tag of its own lets a rank take part in the creation of several groups at once. It comes from the
+    # members, not from torch's name of the group: in the name of one that only its members call (with
+    # use_local_synchronization) a rank counts the groups that it belongs to, and others count others.
+    tag = zlib.crc32(repr(members).encode()) & 0x7FFF
     comm = state.comm
 
     def communicator() -> Any:
@@ -62,8 +64,9 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
             chosen.Free()
             group.Free()
 
-    found = Members(str(options.group_id), tuple(members), state.world)
     group_comm = state.engine.call(communicator)
+    name = state.engine.call(lambda: group_comm.bcast(str(options.group_id)))
+    found = Members(name, tuple(members), state.world)
     shares = state.settings.node_memory
     one_node = shares and len(set(found.nodes)) == 1
     channel = state.engine.call(lambda: open_channel(group_comm, one_node))

@@ -46,6 +46,21 @@ def test_all_pairs_at_once(world: World) -> None:
         assert t.unique().tolist() == [a + b + 2]
 
 
+@pytest.mark.ranks(at_least=3)
+def test_groups_that_only_their_members_call(world: World) -> None:
+    """Ranks 1 and 2 belong to one group more than rank 0, so torch names the next group differently there."""
+    dist.new_group([1, 2])
+    for pair in ([0, 1], [1, 2]):
+        group = dist.new_group(pair, use_local_synchronization=True)
+        if world.rank not in pair:
+            assert group is None
+            continue
+        t = torch.tensor([float(world.rank)])
+        dist.all_reduce(t, group=group)
+        assert t.item() == sum(pair)
+        dist.destroy_process_group(group)
+
+
 @pytest.mark.ranks(2, 3, 4, 5)
 def test_a_group_ends_though_a_rank_has_waited_in_vain(world: World) -> None:
     """Rank 0 alone calls a barrier, which times out; all end the group, and the next one works.
