@@ -9,7 +9,10 @@ it to the engine.
 from __future__ import annotations
 
 import zlib
+from datetime import timedelta
 from typing import Any
+
+import torch.distributed as dist
 
 from distrain.comm import runtime
 from distrain.comm.group import doors, operators, untraced
@@ -23,7 +26,21 @@ from distrain.errors import LaunchError
 
 
 class DistrainProcessGroup(Moves):
-    """A group of ranks with all collectives of torch.distributed."""
+    """A group of ranks with all collectives of torch.distributed.
+
+    Args:
+        wire: the group's communicator.
+        timeout: how long `wait` waits before it raises.
+        store: torch's store of the group.
+    """
+
+    def __init__(self, wire: Wire, timeout: timedelta, store: dist.Store) -> None:
+        super().__init__(wire, timeout)
+        self._store = store
+
+    def get_group_store(self) -> dist.Store:
+        """Return the part of torch's store that is the group's own."""
+        return self._store  # the base class keeps it in C++, where it cannot be set from here
 
 
 def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGroup:
@@ -54,7 +71,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
     comm = state.comm
 
     def communicator() -> Any:
-        if len(members) == comm.Get_size():
+        if members == list(range(comm.Get_size())):
             return comm.Dup()
         group = comm.Get_group()
         chosen = group.Incl(members)
@@ -77,7 +94,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
         lambda: Wire(group_comm, engine, settings, found.nodes, channel, found, chooser, levels)
     )
     wire.pointers = state.pointers
-    return DistrainProcessGroup(wire, options.timeout)
+    return DistrainProcessGroup(wire, options.timeout, options.store)
 
 
 doors.open_doors(DistrainProcessGroup)
