@@ -34,6 +34,11 @@ def pieces(data: np.ndarray | MPI.buffer) -> list[Any]:
     return [data[i : i + PIECE_BYTES] for i in range(0, max(1, len(data)), PIECE_BYTES)]
 
 
+def _error_class(status: MPI.Status) -> int:
+    code = status.Get_error()
+    return MPI.Get_error_class(code) if code > 0 else MPI.SUCCESS
+
+
 class MessageOperation(Operation):
     """Any number of sends and receives at once, all with one tag.
 
@@ -84,7 +89,11 @@ class MessageOperation(Operation):
         """Collect what is complete; check that each message had the expected length."""
         if self._requests:
             statuses: list[MPI.Status] = []
-            done = MPI.Request.Testsome(self._requests, statuses) or []
+            try:
+                done = MPI.Request.Testsome(self._requests, statuses) or []
+            except MPI.Exception:
+                self._explain(statuses)
+                raise
             for index, status in zip(done, statuses, strict=False):
                 self._check(self._expected[index], status)
             for index in sorted(done, reverse=True):
@@ -104,6 +113,18 @@ class MessageOperation(Operation):
                 f"rank {self.source} sent {status.Get_count(MPI.BYTE)} bytes where {size} were expected",
                 "call it with tensors of the same shape and type on both sides",
             )
+
+    def _explain(self, statuses: Sequence[MPI.Status]) -> None:
+        """Raise what MPI only calls an error in a status, where a message was longer than its place."""
+        cut = next((s for s in statuses if _error_class(s) == MPI.ERR_TRUNCATE), None)
+        if cut is None:
+            return
+        sizes = " or ".join(str(size) for size in sorted({s for d, _, s in self._expected if d == "from"}))
+        raise CommError(
+            self.kind,
+            f"rank {cut.Get_source()} sent more bytes than the {sizes} that were expected",
+            "call it with tensors of the same shape and type on both sides",
+        )
 
     def waiting_for(self) -> str:
         """Name the peers whose messages are missing."""

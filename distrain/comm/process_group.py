@@ -9,7 +9,10 @@ it to the engine.
 from __future__ import annotations
 
 import zlib
+from datetime import timedelta
 from typing import Any
+
+import torch.distributed as dist
 
 from distrain.comm import runtime
 from distrain.comm.group import doors, operators, untraced
@@ -23,7 +26,21 @@ from distrain.errors import LaunchError
 
 
 class DistrainProcessGroup(Moves):
-    """A group of ranks with all collectives of torch.distributed."""
+    """A group of ranks with all collectives of torch.distributed.
+
+    Args:
+        wire: the group's communicator.
+        timeout: how long `wait` waits before it raises.
+        store: torch's store of the group.
+    """
+
+    def __init__(self, wire: Wire, timeout: timedelta, store: dist.Store) -> None:
+        super().__init__(wire, timeout)
+        self._store = store
+
+    def get_group_store(self) -> dist.Store:
+        """Return the part of torch's store that is the group's own."""
+        return self._store  # the base class keeps it in C++, where it cannot be set from here
 
 
 def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGroup:
@@ -47,12 +64,14 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
             "start with mpirun, srun or `distrain train`, not with torchrun, and call "
             "distrain.init_process_group(), which takes both from MPI",
         )
-    # A tag of its own lets a rank take part in the creation of several groups at once.
-    tag = zlib.crc32(str(options.group_id).encode()) & 0x7FFF
+    # A tag of its own lets a rank take part in the creation of several groups at once. It comes from the
+    # members, not from torch's name of the group: in the name of one that only its members call (with
+    # use_local_synchronization) a rank counts the groups that it belongs to, and others count others.
+    tag = zlib.crc32(repr(members).encode()) & 0x7FFF
     comm = state.comm
 
     def communicator() -> Any:
-        if len(members) == comm.Get_size():
+        if members == list(range(comm.Get_size())):
             return comm.Dup()
         group = comm.Get_group()
         chosen = group.Incl(members)
@@ -62,8 +81,9 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
             chosen.Free()
             group.Free()
 
-    found = Members(str(options.group_id), tuple(members), state.world)
     group_comm = state.engine.call(communicator)
+    name = state.engine.call(lambda: group_comm.bcast(str(options.group_id)))
+    found = Members(name, tuple(members), state.world)
     shares = state.settings.node_memory
     one_node = shares and len(set(found.nodes)) == 1
     channel = state.engine.call(lambda: open_channel(group_comm, one_node))
@@ -74,7 +94,7 @@ def create_group(options: Any, backend_options: Any = None) -> DistrainProcessGr
         lambda: Wire(group_comm, engine, settings, found.nodes, channel, found, chooser, levels)
     )
     wire.pointers = state.pointers
-    return DistrainProcessGroup(wire, options.timeout)
+    return DistrainProcessGroup(wire, options.timeout, options.store)
 
 
 doors.open_doors(DistrainProcessGroup)

@@ -1,4 +1,8 @@
-"""Two functions of torch.distributed that ask for gloo or NCCL by name, opened for groups of this backend."""
+"""Functions of torch that know its own backends only, opened for groups of this one.
+
+`monitored_barrier` and `_set_pg_timeout` ask for gloo or NCCL by name. `collect_all` goes past the Python
+half of a Future, which has to know that somebody is called back (see `future.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,26 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from distrain.comm.future import CollectiveFuture
+
+
+def _nothing(_: Any) -> None:
+    pass
+
 
 def open_doors(kind: type[dist.ProcessGroup]) -> None:
-    """Let `monitored_barrier` and `_set_pg_timeout` reach groups of this kind; others go torch's way.
+    """Let `monitored_barrier`, `_set_pg_timeout` and `collect_all` reach groups of this kind.
 
-    A module that has imported one of these names from torch before distrain was imported keeps torch's.
+    Others go torch's way. A module that has imported one of these names from torch before distrain was
+    imported keeps torch's.
     """
     plain_barrier: Callable[..., None] = c10d.monitored_barrier
     plain_timeout: Callable[..., None] = c10d._set_pg_timeout
+    plain_collect: Callable[..., Any] = torch.futures.collect_all
 
     def ours(group: Any) -> Any:
         """Return the group if it is of this kind and this rank belongs to it."""
@@ -43,5 +56,14 @@ def open_doors(kind: type[dist.ProcessGroup]) -> None:
         else:
             found.set_timeout(timeout)
 
+    @functools.wraps(plain_collect)
+    def collect_all(futures: list[Any]) -> Any:
+        for future in futures:
+            if isinstance(future, CollectiveFuture):
+                # What is chained behind the collected Future may communicate: not in the engine's thread.
+                future.add_done_callback(_nothing)
+        return plain_collect(futures)
+
+    torch.futures.collect_all = collect_all
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier
     c10d._set_pg_timeout = set_pg_timeout

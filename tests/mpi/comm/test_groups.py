@@ -46,6 +46,58 @@ def test_all_pairs_at_once(world: World) -> None:
         assert t.unique().tolist() == [a + b + 2]
 
 
+@pytest.mark.parametrize("left_out", [0, 1], ids=["all", "a part"])
+def test_a_group_that_counts_its_ranks_in_another_order(world: World, left_out: int) -> None:
+    """Its rank 0 is the last of its members; roots and parts follow its own count."""
+    members = list(range(world.size))[left_out or None :][::-1] or [0]
+    group = dist.new_group(members, sort_ranks=False)
+    if world.rank not in members:
+        return
+    assert isinstance(group, dist.ProcessGroup)
+    own = torch.tensor([float(world.rank)])
+    parts = [torch.empty(1) for _ in members]
+    dist.all_gather(parts, own, group=group)
+    assert [int(part) for part in parts] == members == dist.get_process_group_ranks(group)
+    assert group.rank() == members.index(world.rank)
+    told = own.clone()
+    dist.broadcast(told, group_src=0, group=group)
+    assert told.item() == members[0]
+    share = torch.empty(1)
+    dist.reduce_scatter_tensor(share, torch.arange(float(len(members))), group=group)
+    assert share.item() == len(members) * group.rank()
+    sizes = [torch.tensor([float(rank)]) for rank in range(len(members))] if group.rank() == 0 else None
+    dist.scatter(share, sizes, group_src=0, group=group)
+    assert share.item() == group.rank()
+    dist.destroy_process_group(group)
+
+
+def test_the_store_of_a_group(world: World) -> None:
+    """What its members put there is theirs; another group's store has other keys."""
+    groups = [dist.new_group(), dist.new_group()]
+    for number, group in enumerate(groups):
+        assert isinstance(group, dist.ProcessGroup)
+        group.get_group_store().set(f"from {world.rank}", f"{number} {world.rank}")
+    for number, group in enumerate(groups):
+        other = (world.rank + 1) % world.size
+        assert group.get_group_store().get(f"from {other}") == f"{number} {other}".encode()
+        dist.destroy_process_group(group)
+
+
+@pytest.mark.ranks(at_least=3)
+def test_groups_that_only_their_members_call(world: World) -> None:
+    """Ranks 1 and 2 belong to one group more than rank 0, so torch names the next group differently there."""
+    dist.new_group([1, 2])
+    for pair in ([0, 1], [1, 2]):
+        group = dist.new_group(pair, use_local_synchronization=True)
+        if world.rank not in pair:
+            assert group is None
+            continue
+        t = torch.tensor([float(world.rank)])
+        dist.all_reduce(t, group=group)
+        assert t.item() == sum(pair)
+        dist.destroy_process_group(group)
+
+
 @pytest.mark.ranks(2, 3, 4, 5)
 def test_a_group_ends_though_a_rank_has_waited_in_vain(world: World) -> None:
     """Rank 0 alone calls a barrier, which times out; all end the group, and the next one works.

@@ -58,7 +58,7 @@ def group(request: pytest.FixtureRequest, world: World) -> Iterator[Any]:
     settings = CommSettings(algorithm=request.param, colors=2, segment_bytes=4096)
     wire = Wire(comm, state.engine, settings, nodes, None, members, None, levels)
     assert wire.routes is not None and (wire.levels is not None) is layered
-    group = DistrainProcessGroup(wire, timedelta(seconds=60))
+    group = DistrainProcessGroup(wire, timedelta(seconds=60), dist.HashStore())
     yield group
     group.shutdown()
 

@@ -133,6 +133,25 @@ def test_a_callback_may_wait_for_another_collective(world: World, count: int) ->
     result.requires_grad_(True).sum().backward()  # made by the program, not in the engine's inference mode
 
 
+def test_a_callback_of_collected_futures_may_communicate(world: World) -> None:
+    """It is chained behind a Future of torch's C++ side, before a message of this rank to itself arrives."""
+    group = dist.new_group(timeout=timedelta(seconds=20))
+    arriving = torch.zeros(3)
+    receive = dist.irecv(arriving, world.rank, group=group)
+    assert receive is not None
+
+    def again(_: torch.futures.Future) -> torch.Tensor:
+        total = torch.full((3,), world.rank + 1.0)
+        dist.all_reduce(total, group=group)
+        return total
+
+    both = torch.futures.collect_all([receive.get_future(), receive.get_future()]).then(again)
+    dist.isend(torch.ones(3), world.rank, group=group)
+    assert both.wait().tolist() == [world.size * (world.size + 1) / 2] * 3
+    assert arriving.tolist() == [1.0] * 3
+    dist.destroy_process_group(group)
+
+
 def test_a_callback_inside_a_callback(world: World) -> None:
     """A callback waits for what another callback gives: 2P(P+1)/2."""
 
