@@ -10,6 +10,8 @@ import ctypes
 import zlib
 from typing import Any
 
+from distrain.comm import callbacks
+from distrain.comm.callbacks import Callback
 from distrain.comm.supervision.call import Call
 
 # Operations in flight together must not share a tag: one takes up to 128, and between the first and the
@@ -46,14 +48,26 @@ class Tags:
         self.tell_calls_apart = self._marks >= FEWEST_MARKS
         self._known: dict[tuple[Any, ...], int] = {}  # marks of calls, without their numbers
 
-    def take(self, count: int) -> int:
-        """Return the first of `count` consecutive tags; the same on all ranks that ask alike."""
+    def take(self, count: int, marked: bool = False) -> int:
+        """Return the first of `count` consecutive tags; the same on all ranks that ask alike.
+
+        What a callback sends has tags of its own. `marked`: a `mark` is added, which tells it apart.
+        """
+        callback = callbacks.current()
+        if callback is not None:
+            return self._take_within(callback, count, marked)
         state = self.state
         if state.next + count > state.limit:
             state.next = 0
         first = state.next
         state.next += count
         return first
+
+    def _take_within(self, callback: Callback, count: int, marked: bool) -> int:
+        place = (callback.cause + callback.tags) % max(1, self.state.limit - count)
+        callback.tags += count
+        alone = self.tell_calls_apart and not marked
+        return place + (self.state.limit * (callback.cause % self._marks) if alone else 0)
 
     def mark(self, call: Call) -> int:
         """Return what is added to the tags of a call: other calls have another, whatever their number."""
@@ -63,6 +77,6 @@ class Tags:
         if known is None:
             if len(self._known) >= MARKS_KEPT:
                 self._known.clear()
-            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
+            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack(), call.within) % self._marks)
             self._known[call[1:]] = known
         return known

@@ -11,7 +11,7 @@ import time
 import torch
 from mpi4py import MPI
 
-from distrain.comm import messages
+from distrain.comm import callbacks, messages
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.choice import Chooser
 from distrain.comm.compiled import CompiledOperation, codes_of
@@ -157,12 +157,14 @@ class Wire:
             first_tag = self._first_tag(lanes, call)
             narrow = (wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
             return self._proving(NarrowOperation(*narrow), call)
-        if self.channel is not None and self.channel.supports(buffer.dtype, reduction):
+        # Memory of the node serves one collective after the other; those of callbacks have no such order.
+        ordered = call is None or not call.within
+        if ordered and self.channel is not None and self.channel.supports(buffer.dtype, reduction):
             if self.direct is not None:
                 self.direct.flush()
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         levels, within = self.levels, inside(reduction)
-        able = collective is Collective.ALLREDUCE and self._able(buffer, reduction)
+        able = ordered and collective is Collective.ALLREDUCE and self._able(buffer, reduction)
         plan, lanes, layered = self._plan(collective, buffer, able)
         if levels is None or not layered:
             return self._messages(plan, lanes, buffer, reduction, self.comm, kind, call)
@@ -209,7 +211,7 @@ class Wire:
 
     def _first_tag(self, lanes: int, call: Call | None) -> int:
         """Return the first tag of a Schedule's messages; another where ranks call other things."""
-        return self.tags.take(lanes) + (0 if call is None else self.tags.mark(call))
+        return self.tags.take(lanes, call is not None) + (0 if call is None else self.tags.mark(call))
 
     def _proving(self, operation: Operation, call: Call | None) -> Operation:
         operation.proves_agreement = call is not None and self.tags.tell_calls_apart
@@ -238,8 +240,12 @@ class Wire:
 
         To be called once for each collective, in the same order on all ranks.
         """
-        self._calls += 1
-        return self.note(kind, count, dtype, reduction, root)
+        callback = callbacks.current()
+        if callback is None:
+            self._calls += 1
+            return self.note(kind, count, dtype, reduction, root)
+        callback.calls += 1
+        return self._noted(Call(callback.calls, kind, count, dtype, reduction, root, callback.cause))
 
     def note(
         self,
@@ -250,7 +256,9 @@ class Wire:
         root: int = -1,
     ) -> Call:
         """Do the same for a collective that is counted already."""
-        call = Call(self.calls, kind, count, dtype, reduction, root)
+        return self._noted(Call(self.calls, kind, count, dtype, reduction, root))
+
+    def _noted(self, call: Call) -> Call:
         if self.members is not None:
             board.calls[self.members.key] = (call, time.monotonic())
         return call
@@ -278,7 +286,9 @@ class Wire:
         operation.call, operation.members = call, self.members
         operation.timeout_seconds = self.timeout_seconds
         operation.patience_seconds = self.patience_seconds
-        if self._roll is not None:
+        if call.within:
+            operation.queue = (operation.queue, call.within)  # and neither order nor notes of the group
+        elif self._roll is not None:
             late = operation.proves_agreement or isinstance(operation, SharedOperation)
             operation.guard = self._roll.enter(call, late)
 

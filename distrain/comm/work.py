@@ -106,11 +106,16 @@ class DistrainWork(dist.Work):
     def get_future(self) -> torch.futures.Future:
         """Return a Future of the list of result tensors."""
         if self._future is None:
-            self._future = CollectiveFuture(self._landing.devices)
+            self._future = CollectiveFuture(self._landing.devices, self._cause())
             for completion in self._completions:
                 self._engine.follow(completion)
             when_all_done(self._completions, self._resolve)
         return self._future
+
+    def _cause(self) -> int:
+        """Return what stands for this collective in what its callbacks call; 0: nothing that ranks share."""
+        first = self._completions[0].operation if self._completions else None
+        return 0 if first is None or first.call is None else first.call.cause(first.members)
 
     def _resolve(self, failure: BaseException | None) -> None:
         future = self._future

@@ -41,13 +41,34 @@ _REDUCTIONS = {
 }
 
 
-def reduction_of(options: Any) -> Reduction:
-    """Return the Reduction that torch's options name; a sum if there are none.
+_PREMUL_SUM = dist.ReduceOp.PREMUL_SUM
+
+
+def scaled(tensor: torch.Tensor, options: Any) -> torch.Tensor:
+    """Multiply a tensor that is about to be summed by the factor of PREMUL_SUM, in place; return it.
 
     Raises:
-        CallError: the op exists for other backends only (PREMUL_SUM).
+        CallError: the tensor is not of a floating-point or complex type.
+    """
+    op = getattr(options, "reduceOp", options)
+    if options is None or op != _PREMUL_SUM:
+        return tensor
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        raise CallError("reduce", f"op=PREMUL_SUM of {tensor.dtype}", "use SUM and scale the tensor")
+    factor = op.__getstate__()[1]  # a float, or a tensor of one element
+    with torch.inference_mode():  # as the engine writes: a tensor made in inference mode may come
+        return tensor.mul_(factor)
+
+
+def reduction_of(options: Any) -> Reduction:
+    """Return the Reduction that torch's options name; a sum if there are none. See also `scaled`.
+
+    Raises:
+        CallError: the op is unknown.
     """
     op = dist.ReduceOp.SUM if options is None else getattr(options, "reduceOp", options)
+    if op == _PREMUL_SUM:
+        return Reduction.SUM
     for name, reduction in _REDUCTIONS.items():
         if op == getattr(dist.ReduceOp, name):
             return reduction

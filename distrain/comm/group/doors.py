@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from distrain.comm.callbacks import cause_of
 from distrain.comm.future import CollectiveFuture
 
 
@@ -58,11 +59,16 @@ def open_doors(kind: type[dist.ProcessGroup]) -> None:
 
     @functools.wraps(plain_collect)
     def collect_all(futures: list[Any]) -> Any:
-        for future in futures:
-            if isinstance(future, CollectiveFuture):
-                # What is chained behind the collected Future may communicate: not in the engine's thread.
-                future.add_done_callback(_nothing)
-        return plain_collect(futures)
+        ours = [future for future in futures if isinstance(future, CollectiveFuture)]
+        if not ours:
+            return plain_collect(futures)
+        for future in ours:
+            # What is chained behind the collected Future may communicate: not in the engine's thread.
+            future.add_done_callback(_nothing)
+        causes = [future.cause for future in ours]
+        chained = CollectiveFuture([], cause_of(str(causes), len(causes), causes[0]) if all(causes) else 0)
+        plain_collect(futures).add_done_callback(lambda done: chained.copy(done.value))
+        return chained
 
     torch.futures.collect_all = collect_all
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from mpi4py import MPI
 
-from distrain.comm.buffers import byte_view
+from distrain.comm import callbacks
+from distrain.comm.buffers import Reduction, byte_view
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation
 from distrain.comm.group import forms
@@ -37,11 +38,23 @@ class Moves(Reductions):
 
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
         self._check_rank("broadcast", root)
+        if callbacks.current() is not None:
+            return self._sent_broadcast(tensor, root)
         host = HostSide()  # MPI's own broadcast: of libraries that take pointers not all take them there
         data = host.read(tensor) if self.rank() == root else host.write(tensor)
         operation = broadcast_operation(self._wire.comm, byte_view(data), root)
         self._wire.sign(operation, self._wire.number("broadcast", tensor.numel(), tensor.dtype, root=root))
         return self._submit(host, operation, [tensor])
+
+    def _sent_broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
+        """Do the same by messages with tags: MPI tells its own broadcasts apart by their order alone."""
+        host = HostSide()
+        leaving, arriving = {}, {}
+        if self.rank() == root:
+            leaving = dict.fromkeys(range(self.size()), host.read(tensor))
+        else:
+            arriving[root] = host.write(tensor)
+        return self._messages(host, "broadcast", leaving, arriving, [tensor], tensor.numel(), root)
 
     @forms.takes(forms.GATHER)
     def gather(self, outputs: Any, inputs: Any, opts: Any) -> DistrainWork:
@@ -206,6 +219,8 @@ class Moves(Reductions):
     @forms.takes(forms.BARRIER)
     def barrier(self, opts: Any) -> DistrainWork:
         """Complete once every rank has called it, and what this one called before it is complete."""
+        if callbacks.current() is not None:  # as for broadcasts: a sum that nobody reads
+            return limited(self._allreduce_plain(torch.zeros(1), Reduction.SUM, awaited=False), opts)
         wire = self._wire
         operation, before = barrier_operation(wire.comm), None
         operation.concurrency = 1  # it starts when the collectives by messages before it are complete

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from mpi4py import MPI
 
+from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_tensor, overlap
 from distrain.comm.device import HostSide, held, is_plain, pieces
 from distrain.comm.exchange import MpiOperation
@@ -25,6 +26,7 @@ from distrain.comm.group.base import (
     only_list,
     pack,
     reduction_of,
+    scaled,
     unpack,
 )
 from distrain.comm.group.sparse import sparse_allreduce
@@ -66,7 +68,7 @@ class Reductions(GroupBase):
             tensor: other name of `tensors`.
             op: other name of the operation.
         """
-        if self._quick is not None and self._coalescing is None:
+        if self._quick is not None and self._coalescing is None and callbacks.current() is None:
             answer = self._quick.tensors(tensors, opts)
             if answer is None and self._free_quick():
                 answer = self._quick.tensors(tensors, opts)
@@ -87,33 +89,25 @@ class Reductions(GroupBase):
             return limited(self._general_allreduce(found, opts), opts)
         reduction = reduction_of(opts)
         hosts = [HostSide() for _ in found]
-        copies = [_copied(host, tensor) for host, tensor in zip(hosts, found, strict=True)]  # all, then begin
+        copies = [
+            scaled(_copied(host, tensor), opts) for host, tensor in zip(hosts, found, strict=True)
+        ]  # all, then begin
         works = [self._allreduce_copy(*each, reduction) for each in zip(hosts, found, copies, strict=True)]
         return limited(self._join(works), opts)
 
     def _general_allreduce(self, tensors: Any, opts: Any) -> dist.Work:
-        reduction, found = reduction_of(opts), [held(tensor) for tensor in as_list(tensors)]
+        reduction, found = reduction_of(opts), [scaled(held(tensor), opts) for tensor in as_list(tensors)]
         awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
         wire = self._wire
         if found[0].layout is not torch.strided:
             return self._join([self._sparse_allreduce(tensor, reduction) for tensor in found])
-        if len(found) == 1 and found[0].is_cpu and wire.direct is not None and self._coalescing is None:
-            tensor = found[0]
-            call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
-
-            def sign(operation: Operation) -> None:
-                wire.sign(operation, call)
-                limit(operation, opts)
-
-            work = wire.direct.allreduce(tensor, reduction, sign)
-            if work is None:
-                return self._allreduce(tensor, reduction, call, awaited)
-            if not awaited:
-                self._keep(work, found)
-            return work
+        within = callbacks.current() is not None
+        alone = len(found) == 1 and self._coalescing is None and not within
+        if alone and found[0].is_cpu and wire.direct is not None:
+            return self._direct_allreduce(found[0], reduction, opts, awaited)
         if len(found) == 1 and is_plain(found[0]):
             work = self._allreduce_plain(found[0], reduction, awaited)
-            if awaited and wire.routes is not None:
+            if awaited and wire.routes is not None and not within:
                 wire.routes.learn(found[0], reduction)
             return work
         works = [
@@ -126,6 +120,23 @@ class Reductions(GroupBase):
             wire.routes.learn(found[0], reduction)
         return self._join(works)
 
+    def _direct_allreduce(
+        self, tensor: torch.Tensor, reduction: Reduction, opts: Any, awaited: bool
+    ) -> dist.Work:
+        wire = self._wire
+        call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+
+        def sign(operation: Operation) -> None:
+            wire.sign(operation, call)
+            limit(operation, opts)
+
+        work = wire.direct.allreduce(tensor, reduction, sign, lambda: call.cause(wire.members))
+        if work is None:
+            return self._allreduce(tensor, reduction, call, awaited)
+        if not awaited:
+            self._keep(work, [tensor])
+        return work
+
     def allreduce_array(self, array: Any, name: str) -> bool:
         """Combine a numpy array or a tensor in place, if one call of C does it; else return False.
 
@@ -133,7 +144,7 @@ class Reductions(GroupBase):
             array: contiguous, in the memory of the CPU.
             name: of a `Reduction`.
         """
-        if self._quick is None or self._coalescing is not None:
+        if self._quick is None or self._coalescing is not None or callbacks.current() is not None:
             return False
         answer = self._quick.array(array, name)
         if answer is None and self._free_quick():
@@ -248,7 +259,7 @@ class Reductions(GroupBase):
             if result is not None:
                 result.copy_(scratch)
 
-        work = self._submit(host, operation, [tensor], lambda: scratch.copy_(source), after)
+        work = self._submit(host, operation, [tensor], lambda: scaled(scratch.copy_(source), opts), after)
         return limited(work, opts)
 
     @forms.takes(forms.REDUCE_SCATTER)
@@ -300,8 +311,12 @@ class Reductions(GroupBase):
         buffer.check(reduction)
         call = self._wire.number(host.kind("reduce_scatter"), scratch.numel(), scratch.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, collective, kind="reduce_scatter", call=call)
-        after: Callable[[], Any] = lambda: unpack(mine, [result])  # noqa: E731
-        work = self._submit(host, operation, [output], lambda: pack(sources, scratch), after)
+
+        def before() -> None:
+            pack(sources, scratch)
+            scaled(scratch, opts)
+
+        work = self._submit(host, operation, [output], before, lambda: unpack(mine, [result]))
         return limited(work, opts)
 
     def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:

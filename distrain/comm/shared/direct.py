@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from distrain.comm.buffers import Reduction
 from distrain.comm.engine import Engine
+from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Operation
 from distrain.comm.shared.caller import PATIENCE_SECONDS, YIELDS, make_caller
 from distrain.comm.shared.channel import COMPLETE, Channel
@@ -49,11 +50,15 @@ class Direct:
             engine.exposed.ask(self.caller.take_waited)
 
     def allreduce(
-        self, tensor: torch.Tensor, reduction: Reduction, sign: Callable[[Operation], None]
+        self,
+        tensor: torch.Tensor,
+        reduction: Reduction,
+        sign: Callable[[Operation], None],
+        cause: Callable[[], int],
     ) -> DirectWork | None:
         """Begin an allreduce in the calling thread; None: it must take the way through the engine.
 
-        `sign` names the operation that the engine gets if it must finish the work.
+        For `sign` and `cause` see `DirectWork`.
         """
         if not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg() or tensor.is_conj():
             return None
@@ -65,7 +70,7 @@ class Direct:
             self.flush()
             if self.engine.is_busy(self.channel):
                 return None
-            work = self.pending = DirectWork(self, tensor, reduction, sign)
+            work = self.pending = DirectWork(self, tensor, reduction, sign, cause)
             work.begin()
             return work
 
@@ -111,15 +116,21 @@ class DirectWork(dist.Work):
         tensor: contiguous, on the CPU; combined in place.
         reduction: how.
         sign: names the operation that the engine gets if it must finish the work.
+        cause: returns what stands for the call in its callbacks.
     """
 
     algorithm = SharedOperation.algorithm
 
     def __init__(
-        self, owner: Direct, tensor: torch.Tensor, reduction: Reduction, sign: Callable[[Operation], None]
+        self,
+        owner: Direct,
+        tensor: torch.Tensor,
+        reduction: Reduction,
+        sign: Callable[[Operation], None],
+        cause: Callable[[], int],
     ) -> None:
         super().__init__()
-        self._sign = sign
+        self._sign, self._cause = sign, cause
         self._owner, self._tensor, self._reduction = owner, tensor, reduction
         self._handed: DistrainWork | None = None
         self._done = False
@@ -212,6 +223,6 @@ class DirectWork(dist.Work):
                 self.hand_over()
         if self._handed is not None:
             return self._handed.get_future()
-        future: torch.futures.Future = torch.futures.Future()
+        future = CollectiveFuture([], self._cause())
         future.set_result([self._tensor])
         return future

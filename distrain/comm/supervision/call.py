@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from distrain.comm.buffers import Reduction
+from distrain.comm.callbacks import cause_of
+from distrain.comm.supervision.members import Members
 
 KINDS = (
     "allreduce", "reduce", "reduce_scatter", "all_gather", "broadcast",
@@ -33,6 +35,8 @@ class Call(NamedTuple):
         dtype: of the elements; None where there are none.
         reduction: how they are combined, if they are.
         root: rank in the group; -1 without one.
+        within: stands for the collective whose callback called it, and counts its own; 0: none. Such calls
+            are not compared by notes. See `callbacks.py`.
     """
 
     number: int
@@ -41,12 +45,17 @@ class Call(NamedTuple):
     dtype: torch.dtype | None = None
     reduction: Reduction | None = None
     root: int = -1
+    within: int = 0
 
     def pack(self) -> bytes:
         """Return `CALL_BYTES` bytes."""
         dtype = -1 if self.dtype is None else _DTYPE_CODES[self.dtype]
         reduction = -1 if self.reduction is None else _REDUCTION_CODES[self.reduction]
         return _LAYOUT.pack(self.number, self.count, _KIND_CODES[self.kind], dtype, reduction, self.root)
+
+    def cause(self, members: Members | None) -> int:
+        """Return what stands for this call of a group in what its callbacks call."""
+        return cause_of("" if members is None else members.key, self.number, self.within)
 
     @staticmethod
     def number_of(packed: bytes) -> int:
@@ -72,4 +81,5 @@ class Call(NamedTuple):
         size = "" if self.count < 0 else f" of {self.count} elements"
         kind = "" if self.dtype is None else f" of {str(self.dtype).removeprefix('torch.')}"
         whence = "" if self.root < 0 else f" with root {self.root}"
-        return f"{self.kind}{how}{size}{kind}{whence}"
+        inner = ", in a callback" if self.within else ""
+        return f"{self.kind}{how}{size}{kind}{whence}{inner}"

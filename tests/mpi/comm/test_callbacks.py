@@ -1,0 +1,107 @@
+"""Collectives that callbacks of Futures call: matched by the callback, whenever it runs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as powersgd
+from torch.nn.parallel import DistributedDataParallel
+
+from distrain.world import World
+
+COUNT = 6
+
+
+def later(world: World, index: int) -> None:
+    """Wait for a time of this rank's own, so that ranks call back in different orders."""
+    time.sleep(random.Random(f"{world.rank} {index}").random() * 0.05)
+
+
+def summed(world: World, index: int, group: dist.ProcessGroup) -> torch.Tensor:
+    tensor = torch.full((300,), 10.0 * index + world.rank)
+    dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def gathered(world: World, index: int, group: dist.ProcessGroup) -> torch.Tensor:
+    whole = torch.empty(world.size)
+    dist.all_gather_into_tensor(whole, torch.full((1,), 10.0 * index + world.rank), group=group)
+    return whole.sum().expand(300)
+
+
+def spread(world: World, index: int, group: dist.ProcessGroup) -> torch.Tensor:
+    """Each rank in turn is the root of a broadcast."""
+    total = torch.zeros(300)
+    for root in range(world.size):
+        part = torch.full((300,), 10.0 * index + world.rank)
+        dist.broadcast(part, root, group=group)
+        total += part
+    return total
+
+
+def met(world: World, index: int, group: dist.ProcessGroup) -> torch.Tensor:
+    dist.barrier(group=group)
+    return summed(world, index, group)
+
+
+@pytest.mark.parametrize("collective", [summed, gathered, spread, met])
+def test_each_callback_meets_its_own_on_other_ranks(
+    world: World, group: dist.ProcessGroup, collective: Callable[..., torch.Tensor]
+) -> None:
+    def chained(index: int) -> torch.futures.Future:
+        work = dist.all_reduce(torch.ones(5), group=group, async_op=True)
+
+        def back(future: torch.futures.Future) -> torch.Tensor:
+            later(world, index)
+            return collective(world, index, group)
+
+        return work.get_future().then(back)
+
+    futures = [chained(index) for index in range(COUNT)]
+    meanwhile = summed(world, 100, group)  # in the order of the group, beside them
+    for index, future in enumerate([*futures, None]):
+        found = meanwhile if future is None else future.wait()
+        which = 100 if future is None else index
+        assert found.unique().tolist() == [sum(10.0 * which + rank for rank in range(world.size))]
+
+
+def test_a_callback_of_a_callback(world: World, group: dist.ProcessGroup) -> None:
+    def outer(index: int) -> torch.futures.Future:
+        def back(future: torch.futures.Future) -> torch.Tensor:
+            later(world, index)
+            work = dist.all_reduce(future.value()[0], group=group, async_op=True)
+            return (
+                work.get_future().then(lambda inner: inner.value()[0] + summed(world, index, group)[0]).wait()
+            )
+
+        work = dist.all_reduce(torch.full((4,), float(index)), group=group, async_op=True)
+        return work.get_future().then(back)
+
+    futures = [outer(index) for index in range(COUNT)]
+    for index, future in enumerate(futures):
+        nested = sum(10.0 * index + rank for rank in range(world.size))
+        assert future.wait().unique().tolist() == [index * world.size**2 + nested]
+
+
+def test_powersgd_with_several_buckets(world: World, group: dist.ProcessGroup) -> None:
+    torch.manual_seed(5)
+    net = nn.Sequential(*(nn.Linear(24, 24) for _ in range(6)))
+    model = DistributedDataParallel(net, process_group=group, bucket_cap_mb=0.003)
+    state = powersgd.PowerSGDState(process_group=group, matrix_approximation_rank=1, start_powerSGD_iter=2)
+    model.register_comm_hook(state, powersgd.powerSGD_hook)
+    for step in range(6):
+        model.zero_grad()
+        own = torch.Generator().manual_seed(100 * step + world.rank)
+        model(torch.randn(8, 24, generator=own)).square().mean().backward()
+        time.sleep(random.Random(f"{world.rank} {step}").random() * 0.01)
+        mine = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        all_of_them = [torch.empty_like(mine) for _ in range(world.size)]
+        dist.all_gather(all_of_them, mine, group=group)
+        assert all(torch.equal(mine, theirs) for theirs in all_of_them)
+        assert mine.abs().sum() > 0
