@@ -50,11 +50,15 @@ class CollectiveFuture(torch.futures.Future):
         super().add_done_callback(callbacks.of(self._next_cause(), callback))
 
     def copy(self, make: Callable[[], Any]) -> None:
-        """Take what a function returns as the result, or what it raises."""
+        """Take what a function returns as the result, or what it raises, as a RuntimeError like torch's."""
         try:
             value = make()
-        except Exception as error:
+        except RuntimeError as error:
             self.set_exception(error)
+        except Exception as error:
+            wrapped = RuntimeError(f"a callback raised {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            self.set_exception(wrapped)
         else:
             self.set_result(value)
 

@@ -105,3 +105,14 @@ def test_powersgd_with_several_buckets(world: World, group: dist.ProcessGroup) -
         dist.all_gather(all_of_them, mine, group=group)
         assert all(torch.equal(mine, theirs) for theirs in all_of_them)
         assert mine.abs().sum() > 0
+
+
+def test_what_a_callback_raises_reaches_whoever_waits(world: World, group: dist.ProcessGroup) -> None:
+    def back(future: torch.futures.Future) -> None:
+        raise ValueError("no such luck")
+
+    work = dist.all_reduce(torch.ones(3), group=group, async_op=True)
+    chained = work.get_future().then(back).then(lambda future: future.value())
+    with pytest.raises(RuntimeError, match="ValueError: no such luck"):
+        chained.wait()
+    assert summed(world, 1, group).unique().tolist() == [sum(10.0 + rank for rank in range(world.size))]
