@@ -77,6 +77,6 @@ class Tags:
         if known is None:
             if len(self._known) >= MARKS_KEPT:
                 self._known.clear()
-            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack(), call.within) % self._marks)
+            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
             self._known[call[1:]] = known
         return known

@@ -21,7 +21,7 @@ _REDUCTIONS = tuple(Reduction)
 _KIND_CODES, _DTYPE_CODES, _REDUCTION_CODES = (
     {value: code for code, value in enumerate(values)} for values in (KINDS, _DTYPES, _REDUCTIONS)
 )
-_LAYOUT = struct.Struct("<qqiiii")
+_LAYOUT = struct.Struct("<qqiiiiI")
 CALL_BYTES = _LAYOUT.size
 
 
@@ -51,7 +51,8 @@ class Call(NamedTuple):
         """Return `CALL_BYTES` bytes."""
         dtype = -1 if self.dtype is None else _DTYPE_CODES[self.dtype]
         reduction = -1 if self.reduction is None else _REDUCTION_CODES[self.reduction]
-        return _LAYOUT.pack(self.number, self.count, _KIND_CODES[self.kind], dtype, reduction, self.root)
+        kind = _KIND_CODES[self.kind]
+        return _LAYOUT.pack(self.number, self.count, kind, dtype, reduction, self.root, self.within)
 
     def cause(self, members: Members | None) -> int:
         """Return what stands for this call of a group in what its callbacks call."""
@@ -66,7 +67,7 @@ class Call(NamedTuple):
     @classmethod
     def unpack(cls, packed: bytes) -> Call:
         """Read what `pack` wrote."""
-        number, count, kind, dtype, reduction, root = _LAYOUT.unpack_from(packed)
+        number, count, kind, dtype, reduction, root, within = _LAYOUT.unpack_from(packed)
         return cls(
             number,
             KINDS[kind],
@@ -74,6 +75,7 @@ class Call(NamedTuple):
             None if dtype < 0 else _DTYPES[dtype],
             None if reduction < 0 else _REDUCTIONS[reduction],
             root,
+            within,
         )
 
     def __str__(self) -> str:

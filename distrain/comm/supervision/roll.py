@@ -1,6 +1,6 @@
 """Do all ranks call the same collective? Neighbours tell each other, while the data is on its way.
 
-Each rank of a communicator sends a note of 36 bytes about its collectives to the next rank, in a
+Each rank of a communicator sends a note of 40 bytes about its collectives to the next rank, in a
 ring. If all neighbours agree, all ranks agree; where two differ both of them name the two calls at
 once, long before a timeout. Collectives that complete only where all ranks have called the same
 (in memory, or by a Schedule whose tags tell calls apart) send notes only when they are late. The

@@ -25,6 +25,7 @@ calls = st.builds(
     dtype=st.sampled_from([None, torch.float32, torch.bfloat16, torch.int64, torch.float8_e4m3fn]),
     reduction=st.sampled_from([None, *Reduction]),
     root=st.integers(-1, 2**30),
+    within=st.integers(0, 2**32 - 1),
 )
 
 
