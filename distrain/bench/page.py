@@ -212,7 +212,8 @@ SUITES = (
         "ddp",
         (
             "ddp --ranks 2",
-            "ddp --ranks 4 --machines 4 --compute sleep:1280ms:resnet50 --iterations 5 --against gloo",
+            "ddp --ranks 2 --machines 2 --compute sleep:836ms:resnet50 --iterations 9 --against gloo",
+            "ddp --ranks 4 --machines 4 --compute sleep:1280ms:resnet50 --iterations 9 --against gloo",
         ),
         ddp_table,
     ),
