@@ -3,70 +3,100 @@
 Ranks call the collectives of a group in one order, and by their place in it they find each other. Callbacks
 of Futures have no such place: they run in threads of their own when something is complete, on each rank at
 another time. What one calls therefore does not count among the collectives of its group. It is known by the
-collective whose callback calls it, and by its place in that callback, which are the same on all ranks.
+collective whose callback calls it, and by its place in that callback, which are the same on all ranks of the
+collective. In a group with other ranks too, which do not have the callback, it keeps the order of the group.
 """
 
 from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 _here = threading.local()
-_running = 0  # threads in a callback: where there are none, nobody need look
-_lock = threading.Lock()
+_threads: set[int] = set()  # those in a callback: where there are none, nobody need look
+
+
+class Cause(NamedTuple):
+    """What stands for a collective, for its Future, or for a callback of that.
+
+    Attributes:
+        code: of 32 bits, not 0; the same on all ranks.
+        ranks: of the world, that have it; None: of a group that does not know its ranks.
+    """
+
+    code: int
+    ranks: frozenset[int] | None
+
+    def part(self, *which: object) -> Cause:
+        """Return what stands for a part of it."""
+        return Cause(_code(self.code, *which), self.ranks)
+
+    @classmethod
+    def of_call(cls, group: str, number: int, within: int, ranks: frozenset[int] | None) -> Cause:
+        """Return that of a collective: its number in a group, or among those of a callback with a code."""
+        return cls(_code(group, number, within), ranks)
+
+    @classmethod
+    def of_all(cls, causes: Sequence[Cause]) -> Cause:
+        """Return that of all together."""
+        known = [cause.ranks for cause in causes if cause.ranks is not None]
+        ranks = frozenset.intersection(*known) if len(known) == len(causes) else None
+        return cls(_code(*(cause.code for cause in causes)), ranks)
 
 
 class Callback:
     """One callback that runs.
 
     Attributes:
-        cause: stands for the collective whose Future calls back, and for which callback this is; not 0, the
-            same on all ranks.
-        calls: collectives that it has called.
-        tags: messages' tags that those have taken.
+        cause: what stands for it.
+        calls: collectives that it has called, by group.
+        tags: tags of messages that those have taken, by group.
     """
 
     __slots__ = ("calls", "cause", "tags")
 
-    def __init__(self, cause: int) -> None:
+    def __init__(self, cause: Cause) -> None:
         self.cause = cause
-        self.calls = self.tags = 0
+        self.calls: Counter[Hashable] = Counter()
+        self.tags: Counter[Hashable] = Counter()
 
 
-def cause_of(group: str, number: int, within: int) -> int:
-    """Return what stands for a collective, or for a callback.
+class InnerQueue(NamedTuple):
+    """The queue of what one callback calls in a group.
 
-    Args:
-        group: key of the collective's group.
-        number: of the collective there; of the callback among those of its Future.
-        within: what stands for the callback that has called it, or for the Future; 0: none.
+    Attributes:
+        outer: that of the group.
+        code: of the cause.
     """
-    return zlib.crc32(f"{group} {number} {within}".encode()) or 1
+
+    outer: Hashable
+    code: int
 
 
 def current() -> Callback | None:
     """Return the callback that runs in this thread, if one does."""
-    return getattr(_here, "callback", None) if _running else None
+    return getattr(_here, "callback", None) if _threads else None
 
 
-def of(cause: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs as the callback of a collective; with a cause of 0 just the function."""
-    if not cause:
-        return function
+def of(cause: Cause | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs as the callback that a cause stands for; None: as one of nothing known."""
 
     def run(*args: Any) -> Any:
-        global _running
-        before = getattr(_here, "callback", None)
-        with _lock:
-            _running += 1
-        _here.callback = Callback(cause)
+        before, thread = getattr(_here, "callback", None), threading.get_ident()
+        _here.callback = None if cause is None else Callback(cause)
+        _threads.add(thread)
         try:
             return function(*args)
         finally:
             _here.callback = before
-            with _lock:
-                _running -= 1
+            if before is None:
+                _threads.discard(thread)
 
     return run
+
+
+def _code(*words: object) -> int:
+    return zlib.crc32(" ".join(map(str, words)).encode()) or 1

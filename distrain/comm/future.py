@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distrain.comm import callbacks
+from distrain.comm.callbacks import Cause
 
 
 class CollectiveFuture(torch.futures.Future):
@@ -21,51 +22,46 @@ class CollectiveFuture(torch.futures.Future):
 
     Args:
         devices: GPUs of the results, as torch wants to know them.
-        cause: what stands for the collective, the same on all ranks; 0: nothing does.
+        cause: what stands for the collective; None: nothing that ranks share.
     """
 
-    def __init__(self, devices: Sequence[torch.device], cause: int = 0) -> None:
+    def __init__(self, devices: Sequence[torch.device], cause: Cause | None = None) -> None:
         super().__init__(devices=[*devices])
-        self._devices = [*devices]
+        self.gpus = [*devices]
         self._lock = threading.Lock()
         self._called_back = 0
-        self.cause = cause
+        self._cause = cause
 
     def then(self, callback: Callable[..., Any]) -> CollectiveFuture:
         """Call back with this future when it is done; return a Future of what the callback returns.
 
         Where the callback raises, so does whoever waits for the Future returned.
         """
-        cause = self._next_cause()
-        child = CollectiveFuture(self._devices, cause)
-
-        def back(future: torch.futures.Future) -> None:
-            child.copy(lambda: callback(future))
-
-        super().add_done_callback(callbacks.of(cause, back))
+        cause = self.next_cause()
+        child = CollectiveFuture(self.gpus, cause)
+        super().add_done_callback(callbacks.of(cause, lambda future: child.finish(lambda: callback(future))))
         return child
 
     def add_done_callback(self, callback: Callable[..., Any]) -> None:
         """Call back with this future when it is done."""
-        super().add_done_callback(callbacks.of(self._next_cause(), callback))
+        super().add_done_callback(callbacks.of(self.next_cause(), callback))
 
-    def copy(self, make: Callable[[], Any]) -> None:
+    def finish(self, make: Callable[[], Any]) -> None:
         """Take what a function returns as the result, or what it raises, as a RuntimeError like torch's."""
         try:
-            value = make()
+            self.set_result(make())
         except RuntimeError as error:
             self.set_exception(error)
-        except Exception as error:
+        except BaseException as error:  # whoever waits must learn of it, whatever it is
             wrapped = RuntimeError(f"a callback raised {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             self.set_exception(wrapped)
-        else:
-            self.set_result(value)
 
-    def _next_cause(self) -> int:
+    def next_cause(self) -> Cause | None:
+        """Return what stands for one more callback, and take care that none runs in the engine's thread."""
         with self._lock:
             self._called_back += 1
-            return callbacks.cause_of("", self._called_back, self.cause) if self.cause else 0
+            return None if self._cause is None else self._cause.part(self._called_back)
 
     def settle(self, set_it: Callable[[], Any]) -> None:
         """Run `set_it`, which sets result or exception: here if nobody is called back, else elsewhere."""
@@ -74,5 +70,5 @@ class CollectiveFuture(torch.futures.Future):
             if not self._called_back:
                 set_it()
                 return
-        # A thread each: one callback may wait for what another one brings about.
+        # A thread for each Future: a callback may wait for what that of another one brings about.
         threading.Thread(target=set_it, name="distrain-callback", daemon=True).start()

@@ -7,11 +7,16 @@ import time
 from collections import deque
 from collections.abc import Hashable
 
+from distrain.comm.callbacks import InnerQueue
 from distrain.comm.operation import Completion, FunctionCall, Priority
 
 # How far the first and the last operation of a queue that are in flight may be apart; see `tags.RANGE`.
 LEAD = 200
 _PRIORITIES = tuple(Priority)  # to walk through an Enum costs a frame a member
+
+
+def _outer(queue: Hashable) -> Hashable:
+    return queue.outer if isinstance(queue, InnerQueue) else queue
 
 
 class Lineup:
@@ -94,7 +99,8 @@ class Lineup:
 
     def take_given_up(self, queue: Hashable) -> list[Completion]:
         """Take those out of a queue's that are in flight and given up by who waited for them."""
-        found = [c for _, c in self.flight if c.is_given_up and c.operation.queue == queue]
+        given_up = [c for _, c in self.flight if c.is_given_up]
+        found = [c for c in given_up if queue in (c.operation.queue, _outer(c.operation.queue))]
         for completion in found:
             self.remove(completion)
         return found

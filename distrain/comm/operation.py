@@ -197,7 +197,8 @@ class Completion:
         op = self.operation
         via = f" by {op.algorithm}" if op.algorithm else ""
         number = self.number if op.call is None else op.call.number
-        return f"{op.kind} number {number} of {op.size_bytes} bytes{via}"
+        where = " in a callback" if op.call is not None and op.call.within else ""
+        return f"{op.kind} number {number}{where} of {op.size_bytes} bytes{via}"
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Block until done. Return False if the timeout passed first.
@@ -207,9 +208,10 @@ class Completion:
         """
         if not self.is_done:
             timeout = -1 if timeout_seconds is None else max(0.0, min(timeout_seconds, threading.TIMEOUT_MAX))
-            if not self._ended.acquire(timeout=timeout):
+            if self._ended.acquire(timeout=timeout):
+                self._ended.release()  # for the next who waits
+            elif not self.is_done:  # another one may just have had it
                 return False
-            self._ended.release()  # for the next who waits
         if self.exception is not None:
             raise self.exception
         return True

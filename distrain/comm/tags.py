@@ -10,16 +10,16 @@ import ctypes
 import zlib
 from typing import Any
 
-from distrain.comm import callbacks
 from distrain.comm.callbacks import Callback
 from distrain.comm.supervision.call import Call
 
 # Operations in flight together must not share a tag: one takes up to 128, and between the first and the
-# last of them lie fewer than half as many as fit (see `LEAD` of the engine).
+# last of them lie fewer than half as many as fit (see `lineup.LEAD`).
 RANGE = 1 << 16
 # With fewer marks than so many, ranks compare their calls by notes.
 FEWEST_MARKS = 1024
 MARKS_KEPT = 1024
+MOST_TAGS = 128  # of a call
 
 
 class _State(ctypes.Structure):
@@ -48,14 +48,8 @@ class Tags:
         self.tell_calls_apart = self._marks >= FEWEST_MARKS
         self._known: dict[tuple[Any, ...], int] = {}  # marks of calls, without their numbers
 
-    def take(self, count: int, marked: bool = False) -> int:
-        """Return the first of `count` consecutive tags; the same on all ranks that ask alike.
-
-        What a callback sends has tags of its own. `marked`: a `mark` is added, which tells it apart.
-        """
-        callback = callbacks.current()
-        if callback is not None:
-            return self._take_within(callback, count, marked)
+    def take(self, count: int) -> int:
+        """Return the first of `count` consecutive tags; the same on all ranks that ask alike."""
         state = self.state
         if state.next + count > state.limit:
             state.next = 0
@@ -63,16 +57,22 @@ class Tags:
         state.next += count
         return first
 
-    def _take_within(self, callback: Callback, count: int, marked: bool) -> int:
-        place = (callback.cause + callback.tags) % max(1, self.state.limit - count)
-        callback.tags += count
-        alone = self.tell_calls_apart and not marked
-        return place + (self.state.limit * (callback.cause % self._marks) if alone else 0)
+    def take_within(self, callback: Callback, count: int, marked: bool) -> int:
+        """Return those of what a callback calls, which has no place in the order of the group.
+
+        They meet those of another call in flight by chance, once in some millions: `marked` calls, to whose
+        tags a `mark` is added, and others, to which that of the callback is added here.
+        """
+        place = (callback.cause.code + callback.tags[self]) % (self.state.limit - MOST_TAGS)
+        callback.tags[self] += count
+        return place + (0 if marked else self.state.limit * (callback.cause.code % self._marks))
 
     def mark(self, call: Call) -> int:
         """Return what is added to the tags of a call: other calls have another, whatever their number."""
         if not self.tell_calls_apart:
             return 0
+        if call.within:  # never again
+            return self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
         known = self._known.get(call[1:])
         if known is None:
             if len(self._known) >= MARKS_KEPT:

@@ -6,6 +6,7 @@ uses a Wire.
 
 from __future__ import annotations
 
+import threading
 import time
 
 import torch
@@ -13,6 +14,7 @@ from mpi4py import MPI
 
 from distrain.comm import callbacks, messages
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.callbacks import Callback, InnerQueue
 from distrain.comm.choice import Chooser
 from distrain.comm.compiled import CompiledOperation, codes_of
 from distrain.comm.engine import Engine
@@ -105,6 +107,7 @@ class Wire:
         # The plan, the tags to take, and whether nodes combine in memory. What was chosen stays: choosing
         # costs as much as ten messages.
         self._plans: dict[tuple[Choice | None, Collective, int, int, bool, int], tuple[Plan, int, bool]] = {}
+        self._plan_lock = threading.Lock()
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
         self.pointers = False  # MPI gets pointers of GPUs; on all ranks or on none
         self.compiled = (
@@ -211,7 +214,21 @@ class Wire:
 
     def _first_tag(self, lanes: int, call: Call | None) -> int:
         """Return the first tag of a Schedule's messages; another where ranks call other things."""
-        return self.tags.take(lanes, call is not None) + (0 if call is None else self.tags.mark(call))
+        return self.take_tags(lanes, call is not None) + (0 if call is None else self.tags.mark(call))
+
+    def take_tags(self, count: int, marked: bool = False) -> int:
+        """Return the first of so many tags for the messages of a call. `marked`: a mark will be added."""
+        callback = self.callback()
+        return self.tags.take(count) if callback is None else self.tags.take_within(callback, count, marked)
+
+    def callback(self) -> Callback | None:
+        """Return the callback that runs in this thread, if all ranks of this group have it."""
+        running = callbacks.current()
+        if running is None or not self.tags.tell_calls_apart:
+            return None
+        mine, theirs = None if self.members is None else self.members.all, running.cause.ranks
+        together = mine is theirs or (mine is not None and theirs is not None and mine <= theirs)
+        return running if together else None
 
     def _proving(self, operation: Operation, call: Call | None) -> Operation:
         operation.proves_agreement = call is not None and self.tags.tell_calls_apart
@@ -240,12 +257,12 @@ class Wire:
 
         To be called once for each collective, in the same order on all ranks.
         """
-        callback = callbacks.current()
+        callback = self.callback()
         if callback is None:
             self._calls += 1
             return self.note(kind, count, dtype, reduction, root)
-        callback.calls += 1
-        return self._noted(Call(callback.calls, kind, count, dtype, reduction, root, callback.cause))
+        callback.calls[self] += 1
+        return Call(callback.calls[self], kind, count, dtype, reduction, root, callback.cause.code)
 
     def note(
         self,
@@ -256,9 +273,7 @@ class Wire:
         root: int = -1,
     ) -> Call:
         """Do the same for a collective that is counted already."""
-        return self._noted(Call(self.calls, kind, count, dtype, reduction, root))
-
-    def _noted(self, call: Call) -> Call:
+        call = Call(self.calls, kind, count, dtype, reduction, root)
         if self.members is not None:
             board.calls[self.members.key] = (call, time.monotonic())
         return call
@@ -287,7 +302,7 @@ class Wire:
         operation.timeout_seconds = self.timeout_seconds
         operation.patience_seconds = self.patience_seconds
         if call.within:
-            operation.queue = (operation.queue, call.within)  # and neither order nor notes of the group
+            operation.queue = InnerQueue(operation.queue, call.within)  # no order, no notes of the group
         elif self._roll is not None:
             late = operation.proves_agreement or isinstance(operation, SharedOperation)
             operation.guard = self._roll.enter(call, late)
@@ -308,27 +323,29 @@ class Wire:
         """
         count, itemsize = buffer.count, buffer.itemsize
         key = (self.chooser.forced, collective, count, itemsize, able, least_segment)
-        if key not in self._plans:
-            choice = self.chooser.choose(self.nodes, collective, count * itemsize)
-            layered = self.levels is not None and able and choice.algorithm in BETWEEN
-            nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
-            if self.levels is not None and layered:
-                count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
-                nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
-            schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
-            if len(self._plans) >= PLANS_KEPT:
-                oldest, *_ = self._plans.pop(next(iter(self._plans)))
-                self._programs.pop(id(oldest), None)
-            segment = max(choice.segment_bytes, least_segment)
-            plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
-            self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
-        return self._plans[key]
+        with self._plan_lock:  # callbacks call from threads of their own
+            if key not in self._plans:
+                choice = self.chooser.choose(self.nodes, collective, count * itemsize)
+                layered = self.levels is not None and able and choice.algorithm in BETWEEN
+                nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
+                if self.levels is not None and layered:
+                    count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
+                    nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
+                schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
+                if len(self._plans) >= PLANS_KEPT:
+                    oldest, *_ = self._plans.pop(next(iter(self._plans)))
+                    self._programs.pop(id(oldest), None)
+                segment = max(choice.segment_bytes, least_segment)
+                plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
+                self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
+            return self._plans[key]
 
     def _program(self, plan: Plan, itemsize: int) -> Program:
         """Return a plan of `_plan` as tables for C, made once."""
-        if id(plan) not in self._programs:
-            self._programs[id(plan)] = Program(plan, itemsize)
-        return self._programs[id(plan)]
+        with self._plan_lock:
+            if id(plan) not in self._programs:
+                self._programs[id(plan)] = Program(plan, itemsize)
+            return self._programs[id(plan)]
 
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete.

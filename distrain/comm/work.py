@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distrain.comm.callbacks import Cause
 from distrain.comm.device import landing_of
 from distrain.comm.engine import Engine
 from distrain.comm.exchange import MessageOperation
@@ -112,10 +113,10 @@ class DistrainWork(dist.Work):
             when_all_done(self._completions, self._resolve)
         return self._future
 
-    def _cause(self) -> int:
-        """Return what stands for this collective in what its callbacks call; 0: nothing that ranks share."""
+    def _cause(self) -> Cause | None:
+        """Return what stands for this collective in what its callbacks call; None: nothing does."""
         first = self._completions[0].operation if self._completions else None
-        return 0 if first is None or first.call is None else first.call.cause(first.members)
+        return None if first is None or first.call is None else first.call.cause(first.members)
 
     def _resolve(self, failure: BaseException | None) -> None:
         future = self._future

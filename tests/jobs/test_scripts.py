@@ -319,6 +319,7 @@ print("went on", flush=True)
 
 
 TORCHRUN = """
+import os, pathlib, time
 import distrain, torch.distributed as dist
 starts = {
     "distrain.init_process_group()": "torchrun started WORLD_SIZE=2 ranks, MPI sees 1",
@@ -333,6 +334,10 @@ for start, said in starts.items():
     else:
         raise AssertionError(f"{start} started")
 print("three were refused", flush=True)
+here = pathlib.Path(__file__).parent
+(here / f"refused-{os.environ['RANK']}").touch()
+while len(list(here.glob("refused-*"))) < 2:  # torchrun kills the other one when the first ends
+    time.sleep(0.05)
 distrain.init_process_group()
 """
 

@@ -44,24 +44,31 @@ _REDUCTIONS = {
 _PREMUL_SUM = dist.ReduceOp.PREMUL_SUM
 
 
-def scaled(tensor: torch.Tensor, options: Any) -> torch.Tensor:
-    """Multiply a tensor that is about to be summed by the factor of PREMUL_SUM, in place; return it.
+def factor_of(options: Any, dtype: torch.dtype) -> Any:
+    """Return the number by which PREMUL_SUM multiplies what this rank gives; None: of all other operations.
 
     Raises:
-        CallError: the tensor is not of a floating-point or complex type.
+        CallError: the type is not of floating-point or complex numbers.
     """
     op = getattr(options, "reduceOp", options)
     if options is None or op != _PREMUL_SUM:
+        return None
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise CallError("reduce", f"op=PREMUL_SUM of {dtype}", "use SUM and scale the tensor")
+    factor = op.__getstate__()[1]
+    return factor.item() if isinstance(factor, torch.Tensor) else factor
+
+
+def scaled(tensor: torch.Tensor, factor: Any) -> torch.Tensor:
+    """Multiply a tensor that is about to be summed by such a factor, in place; return it."""
+    if factor is None:
         return tensor
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        raise CallError("reduce", f"op=PREMUL_SUM of {tensor.dtype}", "use SUM and scale the tensor")
-    factor = op.__getstate__()[1]  # a float, or a tensor of one element
     with torch.inference_mode():  # as the engine writes: a tensor made in inference mode may come
         return tensor.mul_(factor)
 
 
 def reduction_of(options: Any) -> Reduction:
-    """Return the Reduction that torch's options name; a sum if there are none. See also `scaled`.
+    """Return the Reduction that torch's options name; a sum if there are none. See also `factor_of`.
 
     Raises:
         CallError: the op is unknown.
@@ -361,7 +368,7 @@ class GroupBase(dist.ProcessGroup):
         me = self.rank()
         sends = [Message(rank, host.bytes(t)) for rank, t in leaving.items() if rank != me]
         receives = [Message(rank, host.bytes(t)) for rank, t in arriving.items() if rank != me]
-        operation = host.messages(kind, self._wire.comm, self._wire.tags.take(1), sends, receives)
+        operation = host.messages(kind, self._wire.comm, self._wire.take_tags(1), sends, receives)
         some = next(iter((*leaving.values(), *arriving.values())), None)
         self._wire.sign(
             operation, self._wire.number(kind, count, None if some is None else some.dtype, root=root)

@@ -15,12 +15,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from distrain.comm.callbacks import cause_of
+from distrain.comm import callbacks
+from distrain.comm.callbacks import Cause
 from distrain.comm.future import CollectiveFuture
-
-
-def _nothing(_: Any) -> None:
-    pass
 
 
 def open_doors(kind: type[dist.ProcessGroup]) -> None:
@@ -62,12 +59,12 @@ def open_doors(kind: type[dist.ProcessGroup]) -> None:
         ours = [future for future in futures if isinstance(future, CollectiveFuture)]
         if not ours:
             return plain_collect(futures)
-        for future in ours:
-            # What is chained behind the collected Future may communicate: not in the engine's thread.
-            future.add_done_callback(_nothing)
-        causes = [future.cause for future in ours]
-        chained = CollectiveFuture([], cause_of(str(causes), len(causes), causes[0]) if all(causes) else 0)
-        plain_collect(futures).add_done_callback(lambda done: chained.copy(done.value))
+        # What is chained behind the collected Future may communicate: not in the engine's thread.
+        causes = [future.next_cause() for future in ours]
+        known = [cause for cause in causes if cause is not None]
+        gpus = dict.fromkeys(gpu for future in ours for gpu in future.gpus)
+        chained = CollectiveFuture([*gpus], Cause.of_all(known) if len(known) == len(futures) else None)
+        plain_collect(futures).add_done_callback(callbacks.of(None, lambda done: chained.finish(done.value)))
         return chained
 
     torch.futures.collect_all = collect_all

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from mpi4py import MPI
 
-from distrain.comm import callbacks
-from distrain.comm.buffers import Reduction, byte_view
+from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
 from distrain.comm.device import HostSide
 from distrain.comm.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation
 from distrain.comm.group import forms
@@ -38,7 +37,7 @@ class Moves(Reductions):
 
     def _broadcast(self, tensor: torch.Tensor, root: int) -> DistrainWork:
         self._check_rank("broadcast", root)
-        if callbacks.current() is not None:
+        if self._wire.callback() is not None:
             return self._sent_broadcast(tensor, root)
         host = HostSide()  # MPI's own broadcast: of libraries that take pointers not all take them there
         data = host.read(tensor) if self.rank() == root else host.write(tensor)
@@ -219,9 +218,9 @@ class Moves(Reductions):
     @forms.takes(forms.BARRIER)
     def barrier(self, opts: Any) -> DistrainWork:
         """Complete once every rank has called it, and what this one called before it is complete."""
-        if callbacks.current() is not None:  # as for broadcasts: a sum that nobody reads
-            return limited(self._allreduce_plain(torch.zeros(1), Reduction.SUM, awaited=False), opts)
         wire = self._wire
+        if wire.callback() is not None:
+            return limited(self._summed_barrier(), opts)
         operation, before = barrier_operation(wire.comm), None
         operation.concurrency = 1  # it starts when the collectives by messages before it are complete
         if wire.direct is not None:
@@ -232,6 +231,14 @@ class Moves(Reductions):
         wire.sign(operation, wire.number("barrier"))
         ready = None if before is None else lambda: before.is_done
         return limited(self._submit(HostSide(), operation, [], ready=ready), opts)
+
+    def _summed_barrier(self) -> DistrainWork:
+        """Do the same by a sum that nobody reads; see `_sent_broadcast`."""
+        buffer = FlatBuffer(torch.zeros(1, device="cpu"))
+        call = self._wire.number("barrier")
+        operation = self._wire.reduction(buffer, Reduction.SUM, kind="barrier", call=call)
+        operation.concurrency = 1  # as above
+        return self._submit(None, operation, [])
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
         """Block until every rank has called it; name the ranks that do not come in time.

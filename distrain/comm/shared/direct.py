@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from distrain.comm.buffers import Reduction
+from distrain.comm.callbacks import Cause
 from distrain.comm.engine import Engine
 from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Operation
@@ -54,7 +55,7 @@ class Direct:
         tensor: torch.Tensor,
         reduction: Reduction,
         sign: Callable[[Operation], None],
-        cause: Callable[[], int],
+        cause: Callable[[], Cause],
     ) -> DirectWork | None:
         """Begin an allreduce in the calling thread; None: it must take the way through the engine.
 
@@ -127,7 +128,7 @@ class DirectWork(dist.Work):
         tensor: torch.Tensor,
         reduction: Reduction,
         sign: Callable[[Operation], None],
-        cause: Callable[[], int],
+        cause: Callable[[], Cause],
     ) -> None:
         super().__init__()
         self._sign, self._cause = sign, cause

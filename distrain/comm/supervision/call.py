@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from distrain.comm.buffers import Reduction
-from distrain.comm.callbacks import cause_of
+from distrain.comm.callbacks import Cause
 from distrain.comm.supervision.members import Members
 
 KINDS = (
@@ -29,14 +29,14 @@ class Call(NamedTuple):
     """What a rank called.
 
     Attributes:
-        number: the how-manieth collective of this group, from 1.
+        number: the how-manieth collective of this group, or of a callback in this group, from 1.
         kind: one of `KINDS`.
         count: elements; -1 where ranks may differ.
         dtype: of the elements; None where there are none.
         reduction: how they are combined, if they are.
         root: rank in the group; -1 without one.
-        within: stands for the collective whose callback called it, and counts its own; 0: none. Such calls
-            are not compared by notes. See `callbacks.py`.
+        within: code of the callback that called it; 0: none. Such calls are not compared by notes. See
+            `callbacks.py`.
     """
 
     number: int
@@ -54,9 +54,10 @@ class Call(NamedTuple):
         kind = _KIND_CODES[self.kind]
         return _LAYOUT.pack(self.number, self.count, kind, dtype, reduction, self.root, self.within)
 
-    def cause(self, members: Members | None) -> int:
+    def cause(self, members: Members | None) -> Cause:
         """Return what stands for this call of a group in what its callbacks call."""
-        return cause_of("" if members is None else members.key, self.number, self.within)
+        key, ranks = ("", None) if members is None else (members.key, members.all)
+        return Cause.of_call(key, self.number, self.within, ranks)
 
     @staticmethod
     def number_of(packed: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from distrain.world import World
@@ -20,6 +21,11 @@ class Members:
     key: str
     ranks: tuple[int, ...]
     world: World
+
+    @functools.cached_property
+    def all(self) -> frozenset[int]:
+        """Return `ranks` as a set."""
+        return frozenset(self.ranks)
 
     def name(self, rank: int) -> str:
         """Name a rank of the group: ``"rank 3 on node7"``."""

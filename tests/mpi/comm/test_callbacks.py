@@ -116,3 +116,59 @@ def test_what_a_callback_raises_reaches_whoever_waits(world: World, group: dist.
     with pytest.raises(RuntimeError, match="ValueError: no such luck"):
         chained.wait()
     assert summed(world, 1, group).unique().tolist() == [sum(10.0 + rank for rank in range(world.size))]
+
+
+def test_a_group_with_ranks_that_have_no_such_callback_keeps_its_order(world: World) -> None:
+    """Between nodes behind what was done inside: the causes differ from node to node."""
+    pairs = [tuple(range(first, min(first + 2, world.size))) for first in range(0, world.size, 2)]
+    groups = [dist.new_group(list(pair)) for pair in pairs]
+    mine = groups[world.rank // 2]
+    if world.rank < 2:  # one more call in one of the groups: the numbers differ too
+        dist.all_reduce(torch.ones(1), group=mine)
+    work = dist.all_reduce(torch.full((2,), float(world.rank)), group=mine, async_op=True)
+
+    def back(future: torch.futures.Future) -> torch.Tensor:
+        total = future.value()[0]
+        dist.all_reduce(total)
+        return total
+
+    assert work.get_future().then(back).wait().tolist() == [sum(sum(p) * len(p) for p in pairs)] * 2
+
+
+def test_callbacks_count_in_each_group_by_itself(world: World) -> None:
+    leaders, everybody = dist.new_group([0]), dist.new_group(list(range(world.size)))
+
+    def back(future: torch.futures.Future) -> float:
+        if world.rank == 0:
+            dist.all_reduce(torch.ones(3), group=leaders)
+        part = torch.full((3,), float(world.rank + 1))
+        dist.broadcast(part, 0, group=everybody)
+        dist.barrier(group=everybody)
+        return float(part[0])
+
+    work = dist.all_reduce(torch.ones(5), async_op=True)
+    assert work.get_future().then(back).wait() == 1.0
+
+
+def test_collected_twice(world: World, group: dist.ProcessGroup) -> None:
+    works = [dist.all_reduce(torch.ones(5), group=group, async_op=True) for _ in range(3)]
+    futures = [work.get_future() for work in works]
+
+    def behind(index: int) -> torch.futures.Future:
+        def back(_: torch.futures.Future) -> torch.Tensor:
+            later(world, index)
+            return summed(world, index, group)
+
+        return torch.futures.collect_all(futures).then(back)
+
+    for index, future in enumerate([behind(index) for index in range(COUNT)]):
+        assert future.wait().unique().tolist() == [sum(10.0 * index + rank for rank in range(world.size))]
+
+
+def test_whatever_ends_a_callback_its_future_ends(world: World, group: dist.ProcessGroup) -> None:
+    def back(future: torch.futures.Future) -> None:
+        raise SystemExit(3)
+
+    work = dist.all_reduce(torch.ones(3), group=group, async_op=True)
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        work.get_future().then(back).wait()

@@ -52,8 +52,15 @@ def test_all_collectives_that_sum(
 
 
 def test_integers_are_refused(world: World) -> None:
-    with pytest.raises(CallError, match=r"PREMUL_SUM of torch\.int64"):
-        dist.all_reduce(torch.ones(3, dtype=torch.int64), operation(world))
+    numbers, op, refused = torch.ones(3, dtype=torch.int64), operation(world), r"PREMUL_SUM of torch\.int64"
+    with pytest.raises(CallError, match=refused):
+        dist.all_reduce(numbers, op)
+    with pytest.raises(CallError, match=refused):
+        dist.reduce(numbers, 0, op)
+    with pytest.raises(CallError, match=refused):
+        dist.reduce_scatter_tensor(numbers, torch.ones(3 * world.size, dtype=torch.int64), op)
+    dist.all_reduce(numbers)  # nothing was sent, and all goes on
+    assert numbers.tolist() == [world.size] * 3
 
 
 def test_a_chosen_divisor_of_fsdp2(world: World) -> None:

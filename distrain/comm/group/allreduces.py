@@ -1,0 +1,249 @@
+"""allreduce: one call of C, in the calling thread, or by the engine; of one tensor or several."""
+
+
+# torch declares several overloads of each method; it calls those taken here.
+# mypy: disable-error-code="override, assignment"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mpi4py import MPI
+
+from distrain.comm import callbacks
+from distrain.comm.buffers import FlatBuffer, Reduction, overlap
+from distrain.comm.device import HostSide, held, is_plain, pieces
+from distrain.comm.exchange import MpiOperation
+from distrain.comm.group import forms
+from distrain.comm.group.base import (
+    GroupBase,
+    as_list,
+    factor_of,
+    limit,
+    limited,
+    reduction_of,
+    scaled,
+)
+from distrain.comm.group.sparse import sparse_allreduce
+from distrain.comm.operation import Operation
+from distrain.comm.shared.caller import DONE
+from distrain.comm.shared.channel import COMPLETE
+from distrain.comm.supervision.call import Call
+from distrain.comm.work import DistrainWork
+from distrain.errors import CallError
+
+
+def _copied(host: HostSide, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy of the contents as they are now, on the host."""
+    source = host.read(tensor)
+    return source.clone() if source.data_ptr() == tensor.data_ptr() else source
+
+
+class Allreduces(GroupBase):
+    """allreduce in all its forms."""
+
+    def allreduce(
+        self,
+        tensors: Any = None,
+        opts: Any = None,
+        timeout: Any = None,
+        *,
+        tensor: Any = None,
+        op: Any = None,
+    ) -> dist.Work:
+        """Combine each tensor over all ranks, in place.
+
+        Args:
+            tensors: one, or a list.
+            opts: torch's options; in a short form the operation, or nothing: sum.
+            timeout: how long `wait` waits, in a short form.
+            tensor: other name of `tensors`.
+            op: other name of the operation.
+        """
+        if self._quick is not None and self._coalescing is None and callbacks.current() is None:
+            answer = self._quick.tensors(tensors, opts)
+            if answer is None and self._free_quick():
+                answer = self._quick.tensors(tensors, opts)
+            if answer is DONE:
+                return DONE
+            if answer is not None:
+                return self._take_over(answer, tensors[0], reduction_of(opts))
+        if type(opts) is not dist.AllreduceOptions:
+            words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
+            return self.allreduce(*forms.of_allreduce(tensors, **words))
+        return limited(self._general_allreduce(tensors, opts), opts)
+
+    @forms.takes(forms.ALLREDUCE_COALESCED)
+    def allreduce_coalesced(self, tensors: Any, opts: Any) -> dist.Work:
+        """Combine each tensor over all ranks, in place; all are read before any is written."""
+        found = [held(tensor) for tensor in as_list(tensors)]
+        if not overlap(found):
+            return limited(self._general_allreduce(found, opts), opts)
+        reduction = reduction_of(opts)
+        hosts = [HostSide() for _ in found]
+        factors = [factor_of(opts, tensor.dtype) for tensor in found]
+        copies = [  # all, then begin
+            scaled(_copied(host, tensor), factor)
+            for host, tensor, factor in zip(hosts, found, factors, strict=True)
+        ]
+        works = [self._allreduce_copy(*each, reduction) for each in zip(hosts, found, copies, strict=True)]
+        return limited(self._join(works), opts)
+
+    def _general_allreduce(self, tensors: Any, opts: Any) -> dist.Work:
+        reduction, found = reduction_of(opts), [held(tensor) for tensor in as_list(tensors)]
+        for factor, tensor in [(factor_of(opts, tensor.dtype), tensor) for tensor in found]:
+            scaled(tensor, factor)
+        awaited = getattr(opts, "asyncOp", True) is False and self._coalescing is None
+        wire = self._wire
+        if found[0].layout is not torch.strided:
+            return self._join([self._sparse_allreduce(tensor, reduction) for tensor in found])
+        within = wire.callback() is not None
+        alone = len(found) == 1 and self._coalescing is None and not within
+        if alone and found[0].is_cpu and wire.direct is not None:
+            return self._direct_allreduce(found[0], reduction, opts, awaited)
+        if len(found) == 1 and is_plain(found[0]):
+            work = self._allreduce_plain(found[0], reduction, awaited)
+            if awaited and wire.routes is not None and not within:
+                wire.routes.learn(found[0], reduction)
+            return work
+        works = [
+            self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
+            if isinstance(self._payloads(tensor, combines=True), HostSide)
+            else self._allreduce(tensor, reduction, awaited=awaited)
+            for tensor in found
+        ]
+        if awaited and wire.routes is not None and not within:
+            wire.routes.learn(found[0], reduction)
+        return self._join(works)
+
+    def _direct_allreduce(
+        self, tensor: torch.Tensor, reduction: Reduction, opts: Any, awaited: bool
+    ) -> dist.Work:
+        wire = self._wire
+        call = wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+
+        def sign(operation: Operation) -> None:
+            wire.sign(operation, call)
+            limit(operation, opts)
+
+        work = wire.direct.allreduce(tensor, reduction, sign, lambda: call.cause(wire.members))
+        if work is None and is_plain(tensor):
+            return self._allreduce_plain(tensor, reduction, awaited, call)
+        if work is None:
+            return self._allreduce(tensor, reduction, call, awaited)
+        if not awaited:
+            self._keep(work, [tensor])
+        return work
+
+    def allreduce_array(self, array: Any, name: str) -> bool:
+        """Combine a numpy array or a tensor in place, if one call of C does it; else return False.
+
+        Args:
+            array: contiguous, in the memory of the CPU.
+            name: of a `Reduction`.
+        """
+        if self._quick is None or self._coalescing is not None or callbacks.current() is not None:
+            return False
+        answer = self._quick.array(array, name)
+        if answer is None and self._free_quick():
+            answer = self._quick.array(array, name)
+        if answer is DONE:
+            return True
+        if answer is None:
+            return False
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+        return self._take_over(answer, tensor, Reduction(name)).wait()
+
+    def _take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
+        """Let the engine complete what a call of C has begun."""
+        wire = self._wire
+        if wire.routes is not None:
+            return self._go_on(code, tensor, reduction)
+        assert wire.direct is not None  # it made the call
+        operation = wire.direct.take_over(code, tensor, reduction)
+        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
+        return self._submit(HostSide(), operation, [tensor], awaited=True)
+
+    def _in_pieces(
+        self, tensor: torch.Tensor, combine: Callable[[torch.Tensor], DistrainWork]
+    ) -> DistrainWork:
+        works = [combine(piece) for piece in pieces(tensor)]
+        return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
+
+    def _go_on(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
+        """Do the same for a call between nodes."""
+        wire = self._wire
+        if code == COMPLETE:
+            wire.engine.leave()
+            return DONE
+        wire.prove_before()
+        operation = wire.routes.take_over(code, tensor, reduction)
+        operation.proves_agreement = True
+        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
+        return DistrainWork(wire.engine, [wire.engine.adopt(operation)], [tensor])
+
+    def _allreduce(
+        self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
+    ) -> DistrainWork:
+        host = self._payloads(tensor, combines=True)
+        buffer = host.buffer(host.update(tensor))
+        buffer.check(reduction)  # before it counts
+        call = call or self._wire.number(host.kind("allreduce"), tensor.numel(), tensor.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
+        return self._submit(host, operation, [tensor], awaited=awaited)
+
+    def _allreduce_plain(
+        self, tensor: torch.Tensor, reduction: Reduction, awaited: bool, call: Call | None = None
+    ) -> DistrainWork:
+        """Do the same in the tensor's own memory, which is on the host already: the bucket of DDP."""
+        buffer = FlatBuffer(tensor)
+        buffer.check(reduction)
+        call = call or self._wire.number("allreduce", buffer.count, buffer.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
+        return self._submit(None, operation, [tensor], awaited=awaited)
+
+    def _allreduce_copy(
+        self, host: HostSide, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction
+    ) -> DistrainWork:
+        """Do the same with a copy of what the tensor held before."""
+        result, buffer = host.write(tensor), FlatBuffer(copy)
+        buffer.check(reduction)
+        call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
+        operation = self._wire.reduction(buffer, reduction, call=call)
+        return self._submit(host, operation, [tensor], after=lambda: result.copy_(copy))
+
+    def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
+        """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
+        return self._in_pieces(tensor, lambda piece: self._narrow_allreduce(piece, wire_dtype))
+
+    def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
+        host = HostSide()
+        buffer = FlatBuffer(host.update(tensor))
+        call = self._wire.number("allreduce", buffer.count, wire_dtype, Reduction.SUM)
+        operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype, call=call)
+        return self._submit(host, operation, [tensor])
+
+    def mpi_allreduce(self, tensor: torch.Tensor) -> DistrainWork:
+        """Sum over all ranks, in place, by the MPI library's own algorithm.
+
+        Raises:
+            CallError: MPI has no such type.
+        """
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise CallError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
+        host, comm = HostSide(), self._wire.comm
+        data = host.update(tensor).reshape(-1).numpy()
+        operation = MpiOperation(
+            "allreduce", comm, lambda: [comm.Iallreduce(MPI.IN_PLACE, data, MPI.SUM)], data.nbytes
+        )
+        call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, Reduction.SUM)
+        self._wire.sign(operation, call)
+        return self._submit(host, operation, [tensor])
+
+    def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
+        gather: Callable[[Any, Any], Any] = self.allgather  # which `Reductions` has
+        works = sparse_allreduce(gather, self.size(), tensor, reduction)
+        return DistrainWork.joined(self._wire.engine, works, [tensor])
