@@ -114,7 +114,7 @@ def allreduce(
     dist.all_reduce(_tensor_of(array), _operation_of(op), group=group)
 
 
-def ddp_buckets(module: torch.nn.Module) -> dict[str, Any]:
+def ddp_buckets(module: torch.nn.Module, find_unused_parameters: bool = False) -> dict[str, Any]:
     """Return the arguments that let ``DistributedDataParallel`` cut the gradients into the right buckets.
 
     Each bucket costs some time, and the last ones of a step are hidden by nothing: so they are large at first
@@ -123,10 +123,14 @@ def ddp_buckets(module: torch.nn.Module) -> dict[str, Any]:
 
         model = DistributedDataParallel(module, **distrain.ddp_buckets(module))
 
+    Args:
+        module: what is trained.
+        find_unused_parameters: what DDP is told too: then it keeps the order of the module's parameters.
+
     Raises:
         UsageError: communication was not started.
     """
-    return buckets.ddp_arguments(module, runtime.current().buckets)
+    return buckets.ddp_arguments(module, runtime.current().buckets, find_unused_parameters)
 
 
 def _tensor_of(array: Any) -> torch.Tensor:

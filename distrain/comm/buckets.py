@@ -14,18 +14,22 @@ _EACH, _ALL = "bucket_cap_mb_list", "bucket_cap_mb"  # the first came with a lat
 _MIB = 1 << 20
 
 
-def ddp_arguments(module: Module, advise: Callable[[Sequence[int]], list[int]]) -> dict[str, Any]:
+def ddp_arguments(
+    module: Module, advise: Callable[[Sequence[int]], list[int]], keeps_order: bool = False
+) -> dict[str, Any]:
     """Return the arguments for `DistributedDataParallel`.
 
     Args:
         module: what is trained.
         advise: returns the bytes of the buckets for gradients of these bytes, in the order of backward.
+        keeps_order: DDP does not order the gradients anew after the first step, but fills the buckets in the
+            order of the parameters, and sends the last one first.
     """
     buckets = advise(_gradient_sizes(module))
     if not buckets:
         return {}
     if _EACH in inspect.signature(DistributedDataParallel.__init__).parameters:
-        return {_EACH: [size / _MIB for size in buckets]}
+        return {_EACH: [size / _MIB for size in (reversed(buckets) if keeps_order else buckets)]}
     return {_ALL: max(buckets) / _MIB}
 
 

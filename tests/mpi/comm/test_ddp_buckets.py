@@ -26,12 +26,13 @@ def sizes_of(module: nn.Module) -> list[int]:
     return [parameter.nbytes for parameter in reversed(list(module.parameters()))]
 
 
-def test_the_buckets_of_a_step_are_those_advised(world: World) -> None:
+@pytest.mark.parametrize("unused", [False, True], ids=["reordered", "find_unused_parameters"])
+def test_the_buckets_of_a_step_are_those_advised(world: World, unused: bool) -> None:
     module, advised = net(), [8040, 1_525_600, 1_200_000]
-    arguments = ddp_arguments(module, lambda sizes: advised)
+    arguments = ddp_arguments(module, lambda sizes: advised, unused)
     if "bucket_cap_mb_list" not in arguments:
         pytest.skip("this torch knows buckets of one size only")
-    model = DistributedDataParallel(module, **arguments)
+    model = DistributedDataParallel(module, find_unused_parameters=unused, **arguments)
     seen: list[int] = []
 
     def hook(state, bucket):  # type: ignore[no-untyped-def]  # torch reads annotations, and these are text
