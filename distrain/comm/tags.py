@@ -71,12 +71,14 @@ class Tags:
         """Return what is added to the tags of a call: other calls have another, whatever their number."""
         if not self.tell_calls_apart:
             return 0
-        if call.within:  # never again
-            return self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
+        if call.within:  # it comes once
+            return self._new_mark(call)
         known = self._known.get(call[1:])
         if known is None:
             if len(self._known) >= MARKS_KEPT:
                 self._known.clear()
-            known = self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)
-            self._known[call[1:]] = known
+            known = self._known[call[1:]] = self._new_mark(call)
         return known
+
+    def _new_mark(self, call: Call) -> int:
+        return self.state.limit * (zlib.crc32(call._replace(number=0).pack()) % self._marks)

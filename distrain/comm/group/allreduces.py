@@ -104,15 +104,10 @@ class Allreduces(GroupBase):
         alone = len(found) == 1 and self._coalescing is None and not within
         if alone and found[0].is_cpu and wire.direct is not None:
             return self._direct_allreduce(found[0], reduction, opts, awaited)
-        if len(found) == 1 and is_plain(found[0]):
-            work = self._allreduce_plain(found[0], reduction, awaited)
-            if awaited and wire.routes is not None and not within:
-                wire.routes.learn(found[0], reduction)
-            return work
         works = [
-            self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
-            if isinstance(self._payloads(tensor, combines=True), HostSide)
-            else self._allreduce(tensor, reduction, awaited=awaited)
+            self._allreduce(tensor, reduction, awaited=awaited)
+            if is_plain(tensor) or not isinstance(self._payloads(tensor, combines=True), HostSide)
+            else self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
             for tensor in found
         ]
         if awaited and wire.routes is not None and not within:
@@ -130,8 +125,6 @@ class Allreduces(GroupBase):
             limit(operation, opts)
 
         work = wire.direct.allreduce(tensor, reduction, sign, lambda: call.cause(wire.members))
-        if work is None and is_plain(tensor):
-            return self._allreduce_plain(tensor, reduction, awaited, call)
         if work is None:
             return self._allreduce(tensor, reduction, call, awaited)
         if not awaited:
@@ -188,22 +181,14 @@ class Allreduces(GroupBase):
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
-        host = self._payloads(tensor, combines=True)
-        buffer = host.buffer(host.update(tensor))
+        # The bucket of DDP lies where it is wanted: what makes copies is made only where there are any.
+        host = None if is_plain(tensor) else self._payloads(tensor, combines=True)
+        buffer = FlatBuffer(tensor) if host is None else host.buffer(host.update(tensor))
         buffer.check(reduction)  # before it counts
-        call = call or self._wire.number(host.kind("allreduce"), tensor.numel(), tensor.dtype, reduction)
+        kind = "allreduce" if host is None else host.kind("allreduce")
+        call = call or self._wire.number(kind, tensor.numel(), tensor.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, call=call)
         return self._submit(host, operation, [tensor], awaited=awaited)
-
-    def _allreduce_plain(
-        self, tensor: torch.Tensor, reduction: Reduction, awaited: bool, call: Call | None = None
-    ) -> DistrainWork:
-        """Do the same in the tensor's own memory, which is on the host already: the bucket of DDP."""
-        buffer = FlatBuffer(tensor)
-        buffer.check(reduction)
-        call = call or self._wire.number("allreduce", buffer.count, buffer.dtype, reduction)
-        operation = self._wire.reduction(buffer, reduction, call=call)
-        return self._submit(None, operation, [tensor], awaited=awaited)
 
     def _allreduce_copy(
         self, host: HostSide, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction
