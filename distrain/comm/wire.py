@@ -325,20 +325,25 @@ class Wire:
         key = (self.chooser.forced, collective, count, itemsize, able, least_segment)
         with self._plan_lock:  # callbacks call from threads of their own
             if key not in self._plans:
-                choice = self.chooser.choose(self.nodes, collective, count * itemsize)
-                layered = self.levels is not None and able and choice.algorithm in BETWEEN
-                nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
-                if self.levels is not None and layered:
-                    count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
-                    nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
-                schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
                 if len(self._plans) >= PLANS_KEPT:
                     oldest, *_ = self._plans.pop(next(iter(self._plans)))
                     self._programs.pop(id(oldest), None)
-                segment = max(choice.segment_bytes, least_segment)
-                plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
-                self._plans[key] = plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
+                self._plans[key] = self._new_plan(collective, count, itemsize, able, least_segment)
             return self._plans[key]
+
+    def _new_plan(
+        self, collective: Collective, count: int, itemsize: int, able: bool, least_segment: int
+    ) -> tuple[Plan, int, bool]:
+        choice = self.chooser.choose(self.nodes, collective, count * itemsize)
+        layered = self.levels is not None and able and choice.algorithm in BETWEEN
+        nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
+        if self.levels is not None and layered:
+            count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
+            nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
+        schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
+        segment = max(choice.segment_bytes, least_segment)
+        plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
+        return plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
 
     def _program(self, plan: Plan, itemsize: int) -> Program:
         """Return a plan of `_plan` as tables for C, made once."""
