@@ -32,6 +32,7 @@ BETWEEN = {
     "hierarchical": "multicolor_ring",
     "hierarchical_halving": "halving_doubling",
     "hierarchical_tree": "multicolor_tree",
+    "hierarchical_doubling": "recursive_doubling",
 }
 # The longest payload that all ranks of a node carry whole, all together.
 WHOLE_BYTES = 32 << 10

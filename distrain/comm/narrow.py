@@ -4,7 +4,8 @@ A float32 payload is rounded to fp16 or bf16 as it leaves and widened as it arri
 are float32. What a rank sends, it also keeps in its rounded form: so the rank that finishes a sum
 and those to which it sends the sum hold the same bits, for every Schedule that promises this for
 plain payloads. Each contribution is rounded once for every rank that hands the partial sum on:
-P - 1 times around a ring, about log2(P) times in halving and doubling, and once more at the end.
+P - 1 times around a ring, about log2(P) times in halving and doubling, and once more at the end. Where
+partners exchange sums (recursive doubling), nobody sends the last one on; all round it alike.
 """
 
 from __future__ import annotations
@@ -72,6 +73,15 @@ class NarrowOperation(ScheduleOperation):
         rounded.copy_(mine)
         mine.copy_(rounded)
         return area[:size_bytes]
+
+    def _end(self) -> bool:
+        """Round what the last step has added, which no rank sends on."""
+        for steps in self._plan.colors:
+            for move in steps[-1].receives if steps else ():
+                if move.op is Op.REDUCE:
+                    last = self._buffer.tensor[move.start : move.stop]
+                    last.copy_(last.to(self._wire_dtype))
+        return super()._end()
 
     def _take_in(self, op: Op, start: int, stop: int, area: np.ndarray) -> None:
         mine, arrived = self._buffer.tensor[start:stop], self._narrow_view(area, stop - start)

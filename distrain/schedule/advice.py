@@ -24,6 +24,25 @@ TREE_SCATTER = 1.2
 # Of a step's time, what each further message in it adds: an interior rank of a tree has one a child.
 MESSAGE_SHARE = 0.2
 MOST_COLORS = 16
+# What formulas choose from; of equals the first. The second row is for nodes with several ranks.
+FLAT = ("multicolor_ring", "multicolor_tree", "halving_doubling", "recursive_doubling")
+LAYERED = ("hierarchical", "hierarchical_halving", "hierarchical_doubling")
+ADVISED = FLAT + LAYERED
+# What is worth measuring: algorithms, and with how many colors.
+FLAT_COLORS = {
+    "ring": (1,),
+    "multicolor_ring": (2, 4),
+    "multicolor_tree": (2, 4),
+    "halving_doubling": (1, 2),
+    "recursive_doubling": (1,),
+}
+LAYERED_COLORS = {
+    "hierarchical": (1, 2),
+    "hierarchical_halving": (1,),
+    "hierarchical_tree": (2,),
+    "hierarchical_doubling": (1,),
+}
+ONE_COLOR = ("halving_doubling", "recursive_doubling", "hierarchical_halving", "hierarchical_doubling")
 # Of the rate of a link, what TCP leaves for the payload.
 TCP_SHARE = 0.957
 
@@ -101,13 +120,26 @@ def estimate(
     if algorithm == "halving_doubling":
         crowding = local if between else 1  # neighbours in rank are not partners: all ranks use the rails
         return 2 * ceil(log2(ranks)) * step + _share(ranks) * byte * payload_bytes * SCATTER * crowding
-    if algorithm in ("hierarchical", "hierarchical_halving") and between and local > 1:
+    if algorithm == "recursive_doubling":
+        crowding = local if between else 1
+        rounds, folds = doubling_steps(ranks)
+        return (rounds + folds) * step + (rounds + folds) * byte * payload_bytes * SCATTER * crowding
+    if algorithm in LAYERED and between and local > 1:
         inside = 2 * (local - 1) * s.local_step_seconds
         inside += _share(local) * payload_bytes / s.local_bytes_per_second
+        if algorithm == "hierarchical_doubling":
+            steps = sum(doubling_steps(hosts))
+            return inside + steps * step + steps * byte * payload_bytes * SCATTER
         few = algorithm == "hierarchical_halving"
         steps = 2 * ceil(log2(hosts)) if few else 2 * (hosts - 1)
         return inside + steps * step + _share(hosts) * byte * payload_bytes * (SCATTER if few else 1.0)
     return None
+
+
+def doubling_steps(count: int) -> tuple[int, int]:
+    """Return the exchanges of recursive doubling, and what surplus ranks add: 0 or 2 steps."""
+    exchanges = count.bit_length() - 1
+    return exchanges, 0 if count == 1 << exchanges else 2
 
 
 def tree_colors(ranks: int) -> int:
@@ -131,10 +163,9 @@ def advise(
 
     Reduce-scatter and all-gather are the halves of an allreduce: what is best for it is best for them.
     """
-    order = ("multicolor_ring", "multicolor_tree", "halving_doubling", "hierarchical", "hierarchical_halving")
     times = [
         (seconds, place, name)
-        for place, name in enumerate(order)
+        for place, name in enumerate(ADVISED)
         if collective in family(name).collectives
         and (seconds := estimate(name, nodes, payload_bytes, rails, speeds)) is not None
     ]
@@ -144,7 +175,7 @@ def advise(
 
 def _colors(algorithm: str, ranks: int, rails: int) -> int:
     """Each rail wants a ring. More share a port: their messages are shorter, and nothing is gained."""
-    if algorithm in ("halving_doubling", "hierarchical_halving"):
+    if algorithm in ONE_COLOR:
         return 1
     if algorithm == "multicolor_tree":
         return tree_colors(ranks)
@@ -168,9 +199,7 @@ def candidates(nodes: Sequence[int], collective: Collective, payload_bytes: int,
 
 def _variants(nodes: Sequence[int], collective: Collective, rails: int) -> Iterator[tuple[str, int]]:
     several = len(set(nodes)) > 1 and len(nodes) > len(set(nodes))
-    flat = {"ring": (1,), "multicolor_ring": (2, 4), "multicolor_tree": (2, 4), "halving_doubling": (1, 2)}
-    layered = {"hierarchical": (1, 2), "hierarchical_halving": (1,), "hierarchical_tree": (2,)}
-    for algorithm, colors in {**flat, **(layered if several else {})}.items():
+    for algorithm, colors in {**FLAT_COLORS, **(LAYERED_COLORS if several else {})}.items():
         if collective in family(algorithm).collectives:
             for count in sorted({*colors, *((rails,) if rails > 2 and max(colors) > 1 else ())}):
                 yield algorithm, count

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from distrain.schedule.advice import Speeds, estimate, payload_rate
 
 # What is compared, and what the table calls it. One rank a node, so nothing is hierarchical.
-SHOWN = {"multicolor_ring": "ring", "multicolor_tree": "tree", "halving_doubling": "halving"}
+SHOWN = {
+    "multicolor_ring": "ring",
+    "multicolor_tree": "tree",
+    "halving_doubling": "halving",
+    "recursive_doubling": "doubling",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def table(
     """
     heads = [f"n={count}" for _ in gbits for count in ranks]
     groups = [f"{gbit:g} Gbit/s" for gbit in gbits]
-    width = 14
+    width = 15
     lines = [" " * 10 + "".join(group.rjust(width * len(ranks)) for group in groups)]
     lines.append("bytes".rjust(10) + "".join(head.rjust(width) for head in heads))
     for title, size in sizes:

@@ -8,12 +8,14 @@ same shard allreduce it between the nodes, one lane for each shard; the node gat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from distrain.schedule.doubling import doubling
 from distrain.schedule.ir import Collective, Op, Schedule, Step
 from distrain.schedule.orders import Order, by_node, hamiltonian_cycles
 from distrain.schedule.patterns import (
     Pattern,
+    Phase,
     backwards,
     beside,
     circulant_all_gather,
@@ -66,23 +68,44 @@ def hierarchical_tree(
         nodes: ``nodes[r]`` is the node of rank ``r``; None: all ranks on one node.
         arity: children of an interior node; by default the number of colors, at least 2.
     """
-    groups = by_node(world_size, nodes)
-    shards = [[shard] for shard in range(max(len(ranks) for ranks in groups))]
     arity = max(2, colors) if arity is None else arity
-    steps = beside(_one_tree(groups, shards, color, arity) for color in range(colors))
-    name = "hierarchical_tree"
-    return Schedule(name, Collective.ALLREDUCE, world_size, colors, len(shards), tuple(steps))
+
+    def between(size: int, color: int) -> list[Phase]:
+        up = tree_reduce(size, color, arity)
+        return [(up, Op.REDUCE), (backwards(up), Op.COPY)]
+
+    return _of_shards("hierarchical_tree", by_node(world_size, nodes), colors, between)
 
 
-def _one_tree(groups: Sequence[Order], shards: Sequence[Blocks], color: int, arity: int) -> list[Step]:
-    up = tree_reduce(len(groups), color, arity)
+def hierarchical_doubling(world_size: int, colors: int = 1, nodes: Sequence[int] | None = None) -> Schedule:
+    """Rings inside the nodes; between them everyone exchanges its shard, as in `recursive_doubling`.
+
+    An allreduce. Chunk ``i`` is the shard of the ranks with the local number ``i``.
+
+    Args:
+        world_size: number of ranks.
+        colors: number of colors.
+        nodes: ``nodes[r]`` is the node of rank ``r``; None: all ranks on one node.
+    """
+    return _of_shards("hierarchical_doubling", by_node(world_size, nodes), colors, doubling)
+
+
+def _of_shards(
+    name: str, groups: Sequence[Order], colors: int, between: Callable[[int, int], Sequence[Phase]]
+) -> Schedule:
+    """Shards that are not cut any further: ``between(nodes, color)`` is what happens to each of them."""
+    shards = [[shard] for shard in range(max(len(ranks) for ranks in groups))]
     blocks = [[shard] for shard in shards]
-    return [
-        *_inside(groups, shards, color, Op.REDUCE),
-        *_lanes(groups, range(len(groups)), blocks, up, Op.REDUCE, color),
-        *_lanes(groups, range(len(groups)), blocks, backwards(up), Op.COPY, color),
-        *_inside(groups, shards, color, Op.COPY),
-    ]
+
+    def one_color(color: int) -> list[Step]:
+        steps = _inside(groups, shards, color, Op.REDUCE)
+        for pattern, op in between(len(groups), color):
+            steps += _lanes(groups, range(len(groups)), blocks, pattern, op, color)
+        return steps + _inside(groups, shards, color, Op.COPY)
+
+    steps = beside(one_color(color) for color in range(colors))
+    size = sum(len(ranks) for ranks in groups)
+    return Schedule(name, Collective.ALLREDUCE, size, colors, len(shards), tuple(steps))
 
 
 def _one_color(groups: Sequence[Order], color: int, collective: Collective, halving: bool) -> list[Step]:

@@ -23,6 +23,7 @@ class Move(NamedTuple):
 
 Round = tuple[Move, ...]
 Pattern = tuple[Round, ...]
+Phase = tuple[Pattern, Op]  # and what its receivers do
 
 
 def ring_reduce_scatter(size: int) -> Pattern:

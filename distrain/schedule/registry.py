@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from distrain.errors import UsageError, nearest
+from distrain.schedule.doubling import recursive_doubling
 from distrain.schedule.halving import halving_doubling
-from distrain.schedule.hierarchical import hierarchical, hierarchical_tree
+from distrain.schedule.hierarchical import hierarchical, hierarchical_doubling, hierarchical_tree
 from distrain.schedule.ir import Collective, Schedule
 from distrain.schedule.ring import multicolor_ring, ring
 from distrain.schedule.tree import multicolor_tree
@@ -48,7 +49,12 @@ _FAMILIES = {
     "halving_doubling": Family(
         lambda size, colors, collective, nodes: halving_doubling(size, colors, collective),
         ALL,
-        "the fewest steps, for short messages",
+        "few steps that move the least bytes, for messages of middle length",
+    ),
+    "recursive_doubling": Family(
+        lambda size, colors, collective, nodes: recursive_doubling(size, colors),
+        (Collective.ALLREDUCE,),
+        "the fewest steps, each with the whole payload, for short messages",
     ),
     "hierarchical": Family(hierarchical, ALL, "rings inside the nodes, a ring for each shard between them"),
     "hierarchical_halving": Family(
@@ -58,6 +64,11 @@ _FAMILIES = {
         lambda size, colors, collective, nodes: hierarchical_tree(size, colors, nodes),
         (Collective.ALLREDUCE,),
         "rings inside the nodes, one tree for each color between them",
+    ),
+    "hierarchical_doubling": Family(
+        lambda size, colors, collective, nodes: hierarchical_doubling(size, colors, nodes),
+        (Collective.ALLREDUCE,),
+        "rings inside the nodes, exchanges of whole shards between them",
     ),
 }
 

@@ -3,7 +3,8 @@
 What is checked, on the Programs that the executor will run:
 
 1. every transfer is between two different ranks that exist, of a slot that exists;
-2. within a step no rank writes a slot that it also sends, and copies into a slot come alone;
+2. within a step no rank copies into a slot that it also sends, and copies into a slot come alone (what is
+   added waits until the step's messages are complete, so a slot may leave and be added to in one step);
 3. sends and receives pair up, first in first out, for each (source, destination, color);
 4. no rank waits for ever, even if no message is ever buffered (`replay`);
 5. no rank sends or adds data that has not arrived yet;
@@ -85,8 +86,10 @@ def _check_hazards(program: Program) -> None:
             copied = {i.chunk for i in step if i.op is Op.COPY}
             for chunk, writes in written.items():
                 where = place(program.rank, color, step[0].step)
-                if chunk in sent:
-                    raise ScheduleError(where, f"chunk {chunk} is sent and written at once", "use two steps")
+                if chunk in sent and chunk in copied:
+                    raise ScheduleError(
+                        where, f"chunk {chunk} is sent and copied into at once", "use two steps"
+                    )
                 if chunk in copied and writes > 1:
                     raise ScheduleError(
                         where, f"chunk {chunk} is copied into and written again", "use two steps"

@@ -51,7 +51,8 @@ def test_candidates_hold_the_advice_and_no_twins(
 
 def test_short_messages_take_few_steps_and_long_ones_a_ring() -> None:
     hosts = tuple(range(16))
-    assert advise(hosts, Collective.ALLREDUCE, 1 << 10) == Choice("multicolor_tree", 4)
+    assert advise(hosts, Collective.ALLREDUCE, 1 << 10) == Choice("recursive_doubling", 1)
+    assert advise(hosts, Collective.ALLREDUCE, 1 << 20) == Choice("multicolor_tree", 4)
     assert advise(hosts, Collective.ALL_GATHER, 1 << 10).algorithm == "halving_doubling"  # trees have none
     assert advise(hosts, Collective.ALLREDUCE, 100 << 20).algorithm == "multicolor_ring"
     crowded = tuple(rank // 8 for rank in range(64))
@@ -66,7 +67,7 @@ def test_every_rail_gets_a_color() -> None:
 def test_formulas_grow_with_the_payload_and_shrink_with_speed(ranks: int, size: int) -> None:
     nodes = tuple(range(ranks))
     slow, fast = Speeds(), Speeds(step_seconds=25e-6, bytes_per_second=2.4e9)
-    for name in ("ring", "multicolor_tree", "halving_doubling"):
+    for name in ("ring", "multicolor_tree", "halving_doubling", "recursive_doubling"):
         now = estimate(name, nodes, size, 1, slow)
         more, quicker = estimate(name, nodes, 2 * size, 1, slow), estimate(name, nodes, size, 1, fast)
         assert now is not None and more is not None and quicker is not None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distrain.errors import UsageError
 from distrain.schedule.cost import Prediction, predict
+from distrain.schedule.doubling import recursive_doubling
 from distrain.schedule.halving import halving_doubling
 from distrain.schedule.hierarchical import hierarchical
 from distrain.schedule.ir import Collective, Schedule
@@ -52,6 +53,13 @@ def test_halving_doubling_is_the_textbook_formula(size: int) -> None:
     volume = (size - 1) / size * payload
     expected = 2 * log2(size) * ALPHA + 2 * volume * BETA + volume * GAMMA
     assert seconds(halving_doubling(size), machine(size), payload) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_recursive_doubling_is_the_textbook_formula(size: int) -> None:
+    payload = 1000
+    expected = log2(size) * (ALPHA + (BETA + GAMMA) * payload)
+    assert seconds(recursive_doubling(size), machine(size), payload) == pytest.approx(expected)
 
 
 def test_two_flat_trees_share_the_ports_of_their_roots() -> None:

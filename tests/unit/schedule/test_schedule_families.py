@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from math import ceil, log2
+from math import ceil, floor, log2
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.errors import UsageError
+from distrain.schedule.doubling import recursive_doubling
 from distrain.schedule.halving import halving_doubling
-from distrain.schedule.hierarchical import hierarchical, hierarchical_tree
+from distrain.schedule.hierarchical import hierarchical, hierarchical_doubling, hierarchical_tree
 from distrain.schedule.ir import Collective, Op, Schedule
 from distrain.schedule.registry import generate
 from distrain.schedule.ring import ring
@@ -82,6 +83,22 @@ def test_colors_of_halving_go_in_opposite_directions() -> None:
     assert {(t.src - t.dst) % 5 for t in last if t.color == 1} == {3}
 
 
+@pytest.mark.parametrize("size", range(2, 34))
+def test_doubling_takes_the_fewest_steps(size: int) -> None:
+    schedule = recursive_doubling(size)
+    exchanges = floor(log2(size))
+    surplus = size - 2**exchanges
+    assert len(schedule.steps) == exchanges + (2 if surplus else 0)
+    assert len([t for step in schedule.steps for t in step]) == exchanges * 2**exchanges + 2 * surplus
+
+
+def test_colors_of_doubling_begin_at_different_distances() -> None:
+    first = recursive_doubling(8, 3).steps[0]
+    for color in range(3):
+        gaps = {(t.dst - t.src) % 8 for t in first if t.color == color}
+        assert gaps == {2**color, 8 - 2**color}
+
+
 @pytest.mark.parametrize("halving", [False, True])
 @pytest.mark.parametrize(("nodes", "local"), [(2, 2), (3, 4), (4, 3), (8, 2)])
 def test_hierarchy_sends_the_least_out_of_a_node_and_spreads_it(
@@ -125,14 +142,25 @@ def test_trees_between_nodes_keep_their_interiors_apart() -> None:
     assert sorted(n for nodes_of_color in adders for n in nodes_of_color) == list(range(nodes))
 
 
-def test_tree_between_nodes_of_one_rank_is_the_flat_tree() -> None:
+def test_between_nodes_of_one_rank_they_are_flat() -> None:
     assert hierarchical_tree(9, 3, range(9)).steps == multicolor_tree(9, 3).steps
+    assert hierarchical_doubling(9, 1, range(9)).steps == recursive_doubling(9).steps
+
+
+@pytest.mark.parametrize(("nodes", "local"), [(2, 2), (3, 4), (4, 3), (8, 2)])
+def test_whole_shards_are_exchanged_between_nodes(nodes: int, local: int) -> None:
+    node = [rank // local for rank in range(nodes * local)]
+    schedule = hierarchical_doubling(nodes * local, 1, node)
+    crossings = [t for step in schedule.steps for t in step if node[t.src] != node[t.dst]]
+    assert all(t.src % local == t.dst % local == t.chunk for t in crossings)  # each shard stays on its rail
+    assert len(schedule.steps) == 2 * (local - 1) + len(recursive_doubling(nodes).steps)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=24), st.integers(1, 4))
-def test_trees_work_between_nodes_of_any_sizes(nodes: list[int], colors: int) -> None:
+def test_allreduces_work_between_nodes_of_any_sizes(nodes: list[int], colors: int) -> None:
     verify(hierarchical_tree(len(nodes), colors, nodes))
+    verify(hierarchical_doubling(len(nodes), colors, nodes))
 
 
 def test_hierarchy_without_nodes_is_a_ring() -> None:
@@ -150,7 +178,10 @@ def test_golden_families(matches_golden: Callable[[str, str], None]) -> None:
     matches_golden("multicolor_tree_8x4.txt", to_text(multicolor_tree(8, 4)))
     matches_golden("multicolor_tree_6x4.txt", to_text(multicolor_tree(6, 4)))
     matches_golden("halving_doubling_6.txt", to_text(halving_doubling(6)))
+    matches_golden("recursive_doubling_6x2.txt", to_text(recursive_doubling(6, 2)))
     nodes = [0, 0, 1, 1, 2, 2]
     matches_golden("hierarchical_6_3nodes.txt", to_text(hierarchical(6, 1, nodes=nodes)))
     uneven = hierarchical(5, 2, nodes=[0, 0, 0, 1, 1], halving=True)
     matches_golden("hierarchical_halving_5x2_2nodes.txt", to_text(uneven))
+    whole = hierarchical_doubling(5, 1, nodes=[0, 0, 0, 1, 1])
+    matches_golden("hierarchical_doubling_5_2nodes.txt", to_text(whole))

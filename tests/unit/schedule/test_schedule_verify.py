@@ -58,14 +58,14 @@ def test_copy_where_an_addition_belongs() -> None:
     assert "rank 0 is counted 0 times instead of 1" in message
 
 
-@pytest.mark.parametrize(
-    "step",
-    ["0>1 +0, 1>0 +0", "0>1 =0, 1>0 =0"],
-)
-def test_slot_sent_and_written_in_one_step(step: str) -> None:
-    assert "rank 0 color 0 step 0: chunk 0 is sent and written at once; use two steps" in broken(
-        allreduce(2, step)
-    )
+def test_slot_sent_and_copied_into_in_one_step() -> None:
+    message = broken(allreduce(2, "0>1 =0, 1>0 =0"))
+    assert "rank 0 color 0 step 0: chunk 0 is sent and copied into at once; use two steps" in message
+
+
+def test_slot_may_be_sent_and_added_to_in_one_step() -> None:
+    """Both send what they had before the step: 0 has 0 + 1, and 1 has 1 + 0."""
+    verify(allreduce(2, "0>1 +0, 1>0 +0"))
 
 
 @pytest.mark.parametrize("step", ["1>0 =0, 2>0 =0", "1>0 =0, 2>0 +0"])
