@@ -75,8 +75,9 @@ class Program:
     """What one rank does: for each color, its steps in order, each a tuple of Instructions.
 
     Within one step all sends and receives may be in flight together. When all are complete, receives that
-    reduce are applied, in the order listed: so a slot that is sent leaves as it was before the step. Step ``i + 1`` of a color begins on this
-    rank when its own part of step ``i`` is complete; there is no barrier between ranks or colors.
+    reduce are applied, in the order listed: so a slot that is sent leaves as it was before the step. Step
+    ``i + 1`` of a color begins on this rank when its own part of step ``i`` is complete; there is no barrier
+    between ranks or colors.
     """
 
     rank: int
