@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil, log, log2
 
 from distrain.schedule.ir import Collective
+from distrain.schedule.orders import ring_orders
 from distrain.schedule.registry import family
 
 # Longest message below the size at which Open MPI over TCP asks the receiver first (64 KiB with its header).
@@ -168,7 +169,9 @@ def candidates(nodes: Sequence[int], collective: Collective, payload_bytes: int,
 
 def _variants(nodes: Sequence[int], collective: Collective, rails: int) -> Iterator[tuple[str, int]]:
     several = len(set(nodes)) > 1 and len(nodes) > len(set(nodes))
-    flat = {"ring": (1,), "multicolor_ring": (2, 4), "multicolor_tree": (2, 4), "halving_doubling": (1, 2)}
+    is_one_ring = ring_orders(len(nodes), 1, nodes) == (tuple(range(len(nodes))),)  # by both names
+    rings = {"multicolor_ring": (1, 2, 4)} if is_one_ring else {"ring": (1,), "multicolor_ring": (2, 4)}
+    flat = {**rings, "multicolor_tree": (2, 4), "halving_doubling": (1, 2)}
     layered = {"hierarchical": (1, 2), "hierarchical_halving": (1,), "hierarchical_tree": (2,)}
     for algorithm, colors in {**flat, **(layered if several else {})}.items():
         if collective in family(algorithm).collectives:
