@@ -70,7 +70,7 @@ class Allreduces(GroupBase):
             if answer is DONE:
                 return DONE
             if answer is not None:
-                return self._take_over(answer, tensors[0], reduction_of(opts))
+                return limited(self._take_over(answer, tensors[0], reduction_of(opts)), opts)
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
@@ -122,7 +122,7 @@ class Allreduces(GroupBase):
 
         def sign(operation: Operation) -> None:
             wire.sign(operation, call)
-            limit(operation, opts)
+            limit([operation], opts)
 
         work = wire.direct.allreduce(tensor, reduction, sign, lambda: call.cause(wire.members))
         if work is None:
