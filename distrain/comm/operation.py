@@ -17,6 +17,7 @@ from distrain import timeline
 from distrain.errors import CommError
 
 if TYPE_CHECKING:
+    from distrain.comm.callbacks import Cause
     from distrain.comm.supervision.call import Call
     from distrain.comm.supervision.members import Members
     from distrain.comm.supervision.roll import Guard
@@ -59,6 +60,7 @@ class Operation:
         after: called in the engine thread when complete, e.g. to copy a result out.
         call: what the program called, for a collective of a group.
         members: the ranks of that group.
+        cause: of the callback that called it; None: none did.
         guard: compares the call with those of other ranks.
         proves_agreement: it completes only if all ranks have made the same call; see `tags.py`.
     """
@@ -84,6 +86,7 @@ class Operation:
     after: Callable[[], Any] | None = None
     call: Call | None = None
     members: Members | None = None
+    cause: Cause | None = None
     guard: Guard | None = None
     proves_agreement = False
 
