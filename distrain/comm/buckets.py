@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+import torch._dynamo
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-_EACH, _ALL = "bucket_cap_mb_list", "bucket_cap_mb"  # the first came with a later torch
+_EACH, _ALL = "bucket_cap_mb_list", "bucket_cap_mb"
 _MIB = 1 << 20
 
 
@@ -28,9 +30,16 @@ def ddp_arguments(
     buckets = advise(_gradient_sizes(module))
     if not buckets:
         return {}
-    if _EACH in inspect.signature(DistributedDataParallel.__init__).parameters:
+    if _takes_each():
         return {_EACH: [size / _MIB for size in (reversed(buckets) if keeps_order else buckets)]}
     return {_ALL: max(buckets) / _MIB}
+
+
+def _takes_each() -> bool:
+    """Return whether DDP takes a size for each bucket: an older one does not, nor its reducer in Python."""
+    if torch._dynamo.config.optimize_ddp == "python_reducer":
+        return False
+    return _EACH in inspect.signature(DistributedDataParallel.__init__).parameters
 
 
 def largest_bytes(arguments: Mapping[str, Any]) -> int:

@@ -25,26 +25,29 @@ class Cause(NamedTuple):
     Attributes:
         code: of 32 bits, not 0; the same on all ranks.
         ranks: of the world, that have it; None: of a group that does not know its ranks.
+        calls: the collectives themselves, for reports: `Call`, as this rank has numbered them.
     """
 
     code: int
     ranks: frozenset[int] | None
+    calls: tuple[Any, ...]
 
     def part(self, *which: object) -> Cause:
         """Return what stands for a part of it."""
-        return Cause(_code(self.code, *which), self.ranks)
+        return self._replace(code=_code(self.code, *which))
 
     @classmethod
-    def of_call(cls, group: str, number: int, within: int, ranks: frozenset[int] | None) -> Cause:
-        """Return that of a collective: its number in a group, or among those of a callback with a code."""
-        return cls(_code(group, number, within), ranks)
+    def of_call(cls, call: Any, group: str, ranks: frozenset[int] | None) -> Cause:
+        """Return that of a collective: a `Call` of a group."""
+        return cls(_code(group, call.number, call.within), ranks, (call,))
 
     @classmethod
     def of_all(cls, causes: Sequence[Cause]) -> Cause:
         """Return that of all together."""
         known = [cause.ranks for cause in causes if cause.ranks is not None]
         ranks = frozenset.intersection(*known) if len(known) == len(causes) else None
-        return cls(_code(*(cause.code for cause in causes)), ranks)
+        calls = tuple(call for cause in causes for call in cause.calls)
+        return cls(_code(*(cause.code for cause in causes)), ranks, calls)
 
 
 class Callback:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from distrain.comm.compiled import advance_all
 from distrain.comm.gate import Gate
 from distrain.comm.lineup import Lineup
-from distrain.comm.operation import Chore, Completion, FunctionCall, Operation, Priority, anywhere
+from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
 from distrain.comm.rest import Pace, ring
 from distrain.comm.watch import Exposure, Watch
 from distrain.errors import CommError, DistrainError
@@ -179,7 +179,11 @@ class Engine:
         Messages of it may come for ever: its communicator and its memory must be kept.
         """
         before = len(self._left_behind)
-        self.wait(self.submit(Chore(lambda: self._left_behind.extend(self._lineup.take_given_up(queue)))))
+
+        def take() -> None:
+            self._left_behind.extend(self._lineup.take_given_up(queue))
+
+        self.wait(self.submit(FunctionCall(take, blocks=False)))
         return len(self._left_behind) > before
 
     def close(self, timeout_seconds: float = 60.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from distrain.comm import callbacks
 from distrain.comm.callbacks import Cause
+from distrain.errors import DistrainError
 
 
 class CollectiveFuture(torch.futures.Future):
@@ -50,10 +52,14 @@ class CollectiveFuture(torch.futures.Future):
         """Take what a function returns as the result, or what it raises, as a RuntimeError like torch's."""
         try:
             self.set_result(make())
-        except RuntimeError as error:
+        except DistrainError as error:
             self.set_exception(error)
         except BaseException as error:  # whoever waits must learn of it, whatever it is
-            wrapped = RuntimeError(f"a callback raised {type(error).__name__}: {error}")
+            # Of a Future made in Python C++ knows results only. DDP takes the exception for the tensor that
+            # it wants of a communication hook, and shows only its text: so that says where.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}:{place.lineno} in {place.name}"
+            wrapped = RuntimeError(f"a callback raised {type(error).__name__}: {error}, at {where}")
             wrapped.__cause__ = error
             self.set_exception(wrapped)
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Hashable
 
 from distrain.comm.callbacks import InnerQueue
-from distrain.comm.operation import Completion, FunctionCall, Priority
+from distrain.comm.operation import Completion, Priority
 
 # How far the first and the last operation of a queue that are in flight may be apart; see `tags.RANGE`.
 LEAD = 200
@@ -79,9 +79,9 @@ class Lineup:
 
     def _may_start(self, completion: Completion) -> bool:
         operation, number = completion.operation, completion.number
-        if isinstance(operation, FunctionCall):
-            # It blocks the thread, so a collective in flight could not move meanwhile, and a
-            # peer that waits for it would never make the call. Point to point moves inside MPI.
+        if operation.blocks:
+            # A collective in flight could not move meanwhile, and a peer that waits for it would never make
+            # the call. Point to point moves inside MPI.
             return all(c.operation.concurrency is None for _, c in self.flight)
         if not operation.is_ready():
             return False

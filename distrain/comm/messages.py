@@ -9,28 +9,28 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from distrain.comm.plan import Plan
-from distrain.comm.shared import build_native
+from distrain.comm.shared import native
+from distrain.native_load import INT, LONG, POINTER
 from distrain.schedule.ir import Op
 
 IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
 LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
-_ABI = 4
 _LINE = 64  # bytes; staging areas begin on lines of the cache
-_POINTER, _LONG, _INT, _WORD = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_size_t
+_WORD = ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "abi": (_INT, []),
-    "open": (_POINTER, [_POINTER, _POINTER]),
-    "close": (None, [_POINTER]),
-    "begin": (_INT, [_POINTER, _POINTER, _POINTER, _LONG, _WORD, _INT, _LONG, _LONG, _INT, _INT]),
-    "advance": (_INT, [_POINTER, _INT, _LONG, _INT, ctypes.POINTER(_INT), _LONG, _LONG]),
-    "open_steps": (_INT, [_POINTER, _POINTER, _INT]),
-    "is_over": (_INT, [_POINTER]),
+    "open": (POINTER, [POINTER, POINTER]),
+    "close": (None, [POINTER]),
+    "begin": (INT, [POINTER, POINTER, POINTER, LONG, _WORD, INT, LONG, LONG, INT, INT]),
+    "advance": (INT, [POINTER, INT, LONG, INT, ctypes.POINTER(INT), LONG, LONG]),
+    "open_steps": (INT, [POINTER, POINTER, INT]),
+    "is_over": (INT, [POINTER]),
 }
 
 
@@ -38,10 +38,10 @@ class _Mpi(ctypes.Structure):
     """`library` of the C side: functions of MPI, its handle for bytes, sizes of its objects."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("irecv", "send_init", "start", "testsome", "request_free")),
-        ("set_yield", _POINTER),
+        *((name, POINTER) for name in ("irecv", "send_init", "start", "testsome", "request_free")),
+        ("set_yield", POINTER),
         ("byte", _WORD),
-        *((name, _LONG) for name in ("handle_size", "request_size", "status_size")),
+        *((name, LONG) for name in ("handle_size", "request_size", "status_size")),
     )
 
 
@@ -49,51 +49,41 @@ class _Plan(ctypes.Structure):
     """`plan` of the C side."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("moves", "steps", "colors")),
-        *((name, _LONG) for name in ("color_count", "segments", "window", "most_requests")),
+        *((name, POINTER) for name in ("moves", "steps", "colors")),
+        *((name, LONG) for name in ("color_count", "segments", "window", "most_requests")),
     )
 
 
-class Library:
-    """The functions of the C side, without their prefix, and those of MPI that it calls.
+@functools.cache
+def library() -> SimpleNamespace | None:
+    """Return the C side, loaded once a process; None: not usable here, Python does the same.
+
+    Its functions, and `mpi`: what they call.
+    """
+    try:
+        found = native.functions("distrain_messages_", _SIGNATURES, keep_gil=("is_over",))  # for a glance
+        found.mpi = _find_mpi()
+    except (RuntimeError, OSError, AttributeError):
+        return None
+    return found
+
+
+def _find_mpi() -> _Mpi:
+    """Return the functions of MPI.
 
     Raises:
-        RuntimeError: it is not built, of another version, or MPI's functions cannot be found.
+        OSError, AttributeError: they cannot be found.
     """
-
-    def __init__(self) -> None:
-        try:
-            library = ctypes.CDLL(str(build_native.LIBRARY))  # calls through CDLL release the GIL
-            found = {name: getattr(library, f"distrain_messages_{name}") for name in _SIGNATURES}
-            # Through PyDLL they do not: it is not worth it for a glance.
-            found["is_over"] = ctypes.PyDLL(str(build_native.LIBRARY)).distrain_messages_is_over
-            mpi = ctypes.CDLL(MPI.__file__)  # finds what mpi4py's module is linked with
-            functions = [
-                ctypes.cast(getattr(mpi, f"MPI_{name}"), _POINTER)
-                for name in ("Irecv", "Send_init", "Start", "Testsome", "Request_free")
-            ]
-            # Of Open MPI alone; see `csrc/advance.c`.
-            set_yield = getattr(mpi, "opal_progress_set_yield_when_idle", None)
-            functions.append(_POINTER() if set_yield is None else ctypes.cast(set_yield, _POINTER))
-        except (OSError, AttributeError) as error:
-            raise RuntimeError(str(error)) from error
-        for name, (result, arguments) in _SIGNATURES.items():
-            found[name].restype, found[name].argtypes = result, arguments
-        if found["abi"]() != _ABI:
-            raise RuntimeError(f"{build_native.LIBRARY} was built from another version")
-        self.open, self.close, self.begin = found["open"], found["close"], found["begin"]
-        self.advance, self.open_steps, self.is_over = found["advance"], found["open_steps"], found["is_over"]
-        sizes = (MPI._sizeof(kind) for kind in (MPI.Comm, MPI.Request, MPI.Status))
-        self.mpi = _Mpi(*functions, MPI._handleof(MPI.BYTE), *sizes)
-
-
-@functools.cache
-def library() -> Library | None:
-    """Return the C side, loaded once a process; None: not usable here, Python does the same."""
-    try:
-        return Library()
-    except RuntimeError:
-        return None
+    mpi = ctypes.CDLL(MPI.__file__)  # finds what mpi4py's module is linked with
+    functions = [
+        ctypes.cast(getattr(mpi, f"MPI_{name}"), POINTER)
+        for name in ("Irecv", "Send_init", "Start", "Testsome", "Request_free")
+    ]
+    # Of Open MPI alone; see `csrc/advance.c`.
+    set_yield = getattr(mpi, "opal_progress_set_yield_when_idle", None)
+    functions.append(POINTER() if set_yield is None else ctypes.cast(set_yield, POINTER))
+    sizes = (MPI._sizeof(kind) for kind in (MPI.Comm, MPI.Request, MPI.Status))
+    return _Mpi(*functions, MPI._handleof(MPI.BYTE), *sizes)
 
 
 class Program:
@@ -153,7 +143,7 @@ class Run:
         self.handle = c.open(ctypes.byref(c.mpi), ctypes.byref(program._plan))
         if not self.handle:
             raise MemoryError("no memory for the requests of a collective")
-        self.alone = (_POINTER * 1)(self.handle)
+        self.alone = (POINTER * 1)(self.handle)
         weakref.finalize(self, c.close, self.handle)
 
 

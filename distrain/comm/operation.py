@@ -17,6 +17,7 @@ from distrain import timeline
 from distrain.errors import CommError
 
 if TYPE_CHECKING:
+    from distrain.comm.callbacks import Cause
     from distrain.comm.supervision.call import Call
     from distrain.comm.supervision.members import Members
     from distrain.comm.supervision.roll import Guard
@@ -46,6 +47,7 @@ class Operation:
         patience_seconds: after so long the job is ended; None for the engine's own limit.
         timeout_seconds: who waits for it gets an error after so long; None: never.
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
+        blocks: its `start` waits for other ranks, so nothing else but point to point may be in flight.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         by_message: what it waits for comes as a message, which may end a sleep; see `rest.py`.
         driver: what `compiled.advance_all` moves it by, together with others; None: only `progress` does.
@@ -58,6 +60,7 @@ class Operation:
         after: called in the engine thread when complete, e.g. to copy a result out.
         call: what the program called, for a collective of a group.
         members: the ranks of that group.
+        cause: of the callback that called it; None: none did.
         guard: compares the call with those of other ranks.
         proves_agreement: it completes only if all ranks have made the same call; see `tags.py`.
     """
@@ -71,6 +74,7 @@ class Operation:
     patience_seconds: float | None = None
     timeout_seconds: float | None = None
     waits = False
+    blocks = False
     by_message = True
     driver: int | None = None
     is_alone = False
@@ -82,6 +86,7 @@ class Operation:
     after: Callable[[], Any] | None = None
     call: Call | None = None
     members: Members | None = None
+    cause: Cause | None = None
     guard: Guard | None = None
     proves_agreement = False
 
@@ -107,14 +112,18 @@ class Operation:
 
 
 class FunctionCall(Operation):
-    """Runs a function in the engine thread, alone: used to create communicators."""
+    """Runs a function in the engine thread.
+
+    Args:
+        function: what runs.
+        blocks: see `Operation`; False if it calls no MPI.
+    """
 
     kind = "call"
-    concurrency = 1
-    queue = "call"
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[], Any], blocks: bool = True) -> None:
+        self.function, self.blocks = function, blocks
+        self.queue = ("call", blocks)  # what does not block need not wait behind what does
         self.result: Any = None
 
     def start(self) -> None:
@@ -128,25 +137,6 @@ class FunctionCall(Operation):
     def waiting_for(self) -> str:
         """Name all."""
         return "all ranks of a group to make it too"
-
-
-class Chore(Operation):
-    """Runs a function that calls no MPI in the engine thread, beside whatever is in flight."""
-
-    kind = "chore"
-    concurrency = None
-    queue = "chore"
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-
-    def start(self) -> None:
-        """Call it."""
-        self._function()
-
-    def progress(self) -> bool:
-        """Return True: there is nothing else to do."""
-        return True
 
 
 class Mark(Operation):

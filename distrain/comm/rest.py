@@ -13,33 +13,33 @@ import functools
 import os
 import time
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
-from distrain.comm.shared import build_native
+from distrain.comm.shared import native
+from distrain.native_load import INT, LONG, POINTER
 
 SPIN_SECONDS = 20e-6
 LONGEST_SECONDS = 1e-3
 
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "rest": (None, [LONG, LONG, LONG, INT]),
+    "rest_told": (None, [INT]),
+    "rest_ring": (None, []),
+    "rest_watch": (INT, [POINTER, INT]),
+}
 _SPIN, _LONGEST = round(SPIN_SECONDS * 1e9), round(LONGEST_SECONDS * 1e9)
 
 
 @functools.cache
-def _library() -> Any:
+def _library() -> SimpleNamespace | None:
     """Return the C side; None: it was not compiled."""
     try:
-        path = str(build_native.LIBRARY)
-        # Calls through CDLL release the GIL: for the sleep alone. Who gave it away after a movement would let
-        # others see what it has completed before it has put its own house in order.
-        sleeper = ctypes.CDLL(path)
-        library: Any = ctypes.PyDLL(path)
-        library.distrain_rest = sleeper.distrain_rest
-        library.distrain_rest.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
-        library.distrain_rest.restype = library.distrain_rest_told.restype = None
-        library.distrain_rest_ring.restype = None
-        library.distrain_rest_watch.restype = ctypes.c_int
-    except (OSError, AttributeError):
+        # The GIL is released for the sleep alone. Who gave it away after a movement would let others see what
+        # it has completed before it has put its own house in order.
+        return native.functions("distrain_", _SIGNATURES, keep_gil=("rest_told", "rest_ring", "rest_watch"))
+    except RuntimeError:
         return None
-    return library
 
 
 def watch(sets: Iterable[int]) -> bool:
@@ -51,14 +51,14 @@ def watch(sets: Iterable[int]) -> bool:
     library = _library()
     if library is None or not chosen:
         return False
-    return bool(library.distrain_rest_watch((ctypes.c_int * len(chosen))(*chosen), len(chosen)) >= 0)
+    return bool(library.rest_watch((ctypes.c_int * len(chosen))(*chosen), len(chosen)) >= 0)
 
 
 def ring() -> None:
     """Wake the thread that sleeps, if one does: there is something new to do. From any thread."""
     library = _library()
     if library is not None:
-        library.distrain_rest_ring()
+        library.rest_ring()
 
 
 class Pace:
@@ -77,13 +77,13 @@ class Pace:
         now = time.perf_counter()
         library = _library()
         if patient and library is not None:
-            library.distrain_rest_told(moved)
+            library.rest_told(moved)
         if moved:
             self._last_move = now
             return
         waited = now - self._last_move
         if library is not None:
-            library.distrain_rest(round(waited * 1e9), _SPIN, _LONGEST, patient)
+            library.rest(round(waited * 1e9), _SPIN, _LONGEST, patient)
         elif waited < SPIN_SECONDS:
             os.sched_yield()
         else:

@@ -301,7 +301,9 @@ class Wire:
         operation.call, operation.members = call, self.members
         operation.timeout_seconds = self.timeout_seconds
         operation.patience_seconds = self.patience_seconds
-        if call.within:
+        callback = self.callback() if call.within else None
+        if callback is not None:
+            operation.cause = callback.cause
             operation.queue = InnerQueue(operation.queue, call.within)  # no order, no notes of the group
         elif self._roll is not None:
             late = operation.proves_agreement or isinstance(operation, SharedOperation)

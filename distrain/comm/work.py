@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +13,7 @@ from distrain.comm.device import landing_of
 from distrain.comm.engine import Engine
 from distrain.comm.exchange import MessageOperation
 from distrain.comm.future import CollectiveFuture
-from distrain.comm.operation import Completion, when_all_done
+from distrain.comm.operation import Completion, Operation, when_all_done
 from distrain.errors import CommError
 
 
@@ -33,7 +32,6 @@ class DistrainWork(dist.Work):
         self._engine, self._completions, self._tensors = engine, list(completions), list(tensors)
         self._landing = landing_of(tensors)
         self._future: CollectiveFuture | None = None
-        self.options: Any = None  # torch's, of the call: they may have a timeout
         if self._landing.is_elsewhere:
             when_all_done(self._completions, lambda _: self._landing.record(), early=True)
 
@@ -54,8 +52,6 @@ class DistrainWork(dist.Work):
             CommError: not done within the timeout, or the communication failed.
         """
         asked = timeout.total_seconds() if timeout else 0.0
-        if asked <= 0 and self.options is not None:
-            asked = self.options.timeout.total_seconds()
         for completion in self._completions:
             seconds = asked if asked > 0 else completion.operation.timeout_seconds
             if not self._engine.wait(completion, seconds):
@@ -68,6 +64,11 @@ class DistrainWork(dist.Work):
                 )
         self._landing.order_current_stream()
         return True
+
+    @property
+    def operations(self) -> list[Operation]:
+        """What it is made of."""
+        return [completion.operation for completion in self._completions]
 
     @property
     def algorithm(self) -> str:

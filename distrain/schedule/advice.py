@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil, log, log2
 
 from distrain.schedule.ir import Collective
+from distrain.schedule.orders import ring_orders
 from distrain.schedule.registry import family
 
 # Longest message below the size at which Open MPI over TCP asks the receiver first (64 KiB with its header).
@@ -28,14 +29,8 @@ MOST_COLORS = 16
 FLAT = ("multicolor_ring", "multicolor_tree", "halving_doubling", "recursive_doubling")
 LAYERED = ("hierarchical", "hierarchical_halving", "hierarchical_doubling")
 ADVISED = FLAT + LAYERED
-# What is worth measuring: algorithms, and with how many colors.
-FLAT_COLORS = {
-    "ring": (1,),
-    "multicolor_ring": (2, 4),
-    "multicolor_tree": (2, 4),
-    "halving_doubling": (1, 2),
-    "recursive_doubling": (1,),
-}
+# What is worth measuring beside rings: algorithms, and with how many colors.
+FLAT_COLORS = {"multicolor_tree": (2, 4), "halving_doubling": (1, 2), "recursive_doubling": (1,)}
 LAYERED_COLORS = {
     "hierarchical": (1, 2),
     "hierarchical_halving": (1,),
@@ -199,7 +194,9 @@ def candidates(nodes: Sequence[int], collective: Collective, payload_bytes: int,
 
 def _variants(nodes: Sequence[int], collective: Collective, rails: int) -> Iterator[tuple[str, int]]:
     several = len(set(nodes)) > 1 and len(nodes) > len(set(nodes))
-    for algorithm, colors in {**FLAT_COLORS, **(LAYERED_COLORS if several else {})}.items():
+    is_one_ring = ring_orders(len(nodes), 1, nodes) == (tuple(range(len(nodes))),)  # by both names
+    rings = {"multicolor_ring": (1, 2, 4)} if is_one_ring else {"ring": (1,), "multicolor_ring": (2, 4)}
+    for algorithm, colors in {**rings, **FLAT_COLORS, **(LAYERED_COLORS if several else {})}.items():
         if collective in family(algorithm).collectives:
             for count in sorted({*colors, *((rails,) if rails > 2 and max(colors) > 1 else ())}):
                 yield algorithm, count

@@ -15,7 +15,6 @@
 #include "clock.h"
 #include "run.h"
 
-#define ABI 4
 #define ALIGNMENT 64
 
 /* Handles are ints in some MPIs and pointers in others. */
@@ -184,8 +183,6 @@ int run_collect(run *r, int count)
         code = advance_lane(r, r->ready[i]);
     return code;
 }
-
-API int distrain_messages_abi(void) { return ABI; }
 
 API void distrain_messages_close(run *r)
 {

@@ -70,7 +70,7 @@ class Allreduces(GroupBase):
             if answer is DONE:
                 return DONE
             if answer is not None:
-                return self._take_over(answer, tensors[0], reduction_of(opts))
+                return limited(self._take_over(answer, tensors[0], reduction_of(opts)), opts)
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
@@ -122,7 +122,7 @@ class Allreduces(GroupBase):
 
         def sign(operation: Operation) -> None:
             wire.sign(operation, call)
-            limit(operation, opts)
+            limit([operation], opts)
 
         work = wire.direct.allreduce(tensor, reduction, sign, lambda: call.cause(wire.members))
         if work is None:
@@ -212,13 +212,15 @@ class Allreduces(GroupBase):
         return self._submit(host, operation, [tensor])
 
     def mpi_allreduce(self, tensor: torch.Tensor) -> DistrainWork:
-        """Sum over all ranks, in place, by the MPI library's own algorithm.
+        """Sum over all ranks, in place, by the MPI library's own algorithm; in a callback by distrain's.
 
         Raises:
             CallError: MPI has no such type.
         """
         if tensor.dtype not in (torch.float32, torch.float64):
             raise CallError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
+        if self._wire.callback() is not None:  # MPI's own collectives know order alone
+            return self._allreduce(tensor, Reduction.SUM)
         host, comm = HostSide(), self._wire.comm
         data = host.update(tensor).reshape(-1).numpy()
         operation = MpiOperation(

@@ -82,17 +82,18 @@ def reduction_of(options: Any) -> Reduction:
     raise CallError("reduce", f"op={op} is unknown to backend {BACKEND!r}", "use SUM and scale the tensor")
 
 
-def limit(operation: Operation, options: Any) -> None:
-    """Have whoever waits for an operation get an error after the timeout of the call, if it has one."""
+def limit(operations: Sequence[Operation], options: Any) -> None:
+    """Have whoever waits for operations get an error after the timeout of the call, if it has one."""
     seconds = options.timeout.total_seconds()
     if seconds > 0:
-        operation.timeout_seconds = seconds
+        for operation in operations:
+            operation.timeout_seconds = seconds
 
 
 def limited(work: Any, options: Any) -> Any:
-    """Do that for a Work, once somebody waits for it; return it."""
+    """Do that for those of a Work; return it."""
     if isinstance(work, DistrainWork):
-        work.options = options
+        limit(work.operations, options)
     return work
 
 

@@ -5,28 +5,27 @@ from __future__ import annotations
 import ctypes
 import functools
 import sysconfig
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from distrain.comm.buffers import Reduction
 from distrain.comm.shared import build_native
+from distrain.native_load import INT, LONG, POINTER, SIZE, Signatures, load
 
-_ABI = 1  # of csrc/channel.c; a library of another version is not used
-_POINTER, _SIZE, _INT, _LONG = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64
-_REBUILD = "run `python -m distrain.comm.shared.build_native`"
+_ABI = ("distrain_shared_abi", 2)  # of all that is in the library; see csrc/channel.c
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "abi": (_INT, []),
-    "bytes": (_SIZE, [_INT, _SIZE]),
-    "supports": (_INT, [_INT, _INT]),
-    "open": (_POINTER, [_POINTER, _INT, _INT, _SIZE]),
-    "close": (None, [_POINTER]),
-    "whole_bytes": (_SIZE, [_INT]),
-    "begin": (_INT, [_POINTER, _POINTER, ctypes.c_uint64] + [_INT] * 5),
-    "advance": (_INT, [_POINTER, _LONG, _LONG, _INT, _INT]),
-    "progress": (None, [_POINTER, _POINTER]),
-    "mismatch": (None, [_POINTER, _POINTER]),
+    "soabi": (ctypes.c_char_p, []),
+    "bytes": (SIZE, [INT, SIZE]),
+    "supports": (INT, [INT, INT]),
+    "open": (POINTER, [POINTER, INT, INT, SIZE]),
+    "close": (None, [POINTER]),
+    "whole_bytes": (SIZE, [INT]),
+    "begin": (INT, [POINTER, POINTER, ctypes.c_uint64] + [INT] * 5),
+    "advance": (INT, [POINTER, LONG, LONG, INT, INT]),
+    "progress": (None, [POINTER, POINTER]),
+    "mismatch": (None, [POINTER, POINTER]),
 }
 
 # The numbers are those of csrc/reduce.h; the second is how many numbers an element has.
@@ -67,55 +66,23 @@ BOOL_OPS = OPS | {
 }
 
 
-class Library:
-    """The functions of the shared library, without their prefix.
-
-    Args:
-        path: the shared library.
-
-    Raises:
-        RuntimeError: it is missing, cannot be loaded or is of another version.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            missing = "" if build_native.find_compiler() else ", and there is no C compiler"
-            raise RuntimeError(f"it is not built{missing}; {_REBUILD}")
-        try:
-            library = ctypes.CDLL(str(path))  # calls through CDLL release the GIL
-            functions = {name: getattr(library, f"distrain_shared_{name}") for name in _SIGNATURES}
-        except (OSError, AttributeError) as error:
-            raise RuntimeError(f"{path} cannot be used ({error}); {_REBUILD}") from error
-        for name, (result, arguments) in _SIGNATURES.items():
-            functions[name].restype, functions[name].argtypes = result, arguments
-        if functions["abi"]() != _ABI:
-            raise RuntimeError(f"{path} was built from another version; {_REBUILD}")
-        self.bytes, self.open, self.close = functions["bytes"], functions["open"], functions["close"]
-        self.begin, self.advance = functions["begin"], functions["advance"]
-        self.progress, self.mismatch = functions["progress"], functions["mismatch"]
-        self.supports, self.whole_bytes = functions["supports"], functions["whole_bytes"]
-        self.soabi = _soabi(library)
-
-
-def _soabi(library: ctypes.CDLL) -> str | None:
-    """Return for which Python the module in the library was compiled; None: there is none in it."""
-    try:
-        function = library.distrain_shared_soabi
-    except AttributeError:
-        return None
-    function.restype = ctypes.c_char_p
-    text: bytes = function()
-    return text.decode()
-
-
-@functools.cache
-def library() -> Library:
-    """Return the shared library, loaded once a process.
+def functions(prefix: str, signatures: Signatures, keep_gil: tuple[str, ...] = ()) -> SimpleNamespace:
+    """Return functions of the shared library, which also holds what moves messages; see `native_load.load`.
 
     Raises:
         RuntimeError: it is not built or not usable; the text says why.
     """
-    return Library(build_native.LIBRARY)
+    return load(build_native.LIBRARY, prefix, signatures, _ABI, build_native.__name__, keep_gil)
+
+
+@functools.cache
+def library() -> SimpleNamespace:
+    """Return the functions of the exchange in memory, loaded once a process.
+
+    Raises:
+        RuntimeError: it is not built or not usable; the text says why.
+    """
+    return functions("distrain_shared_", _SIGNATURES)
 
 
 def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
@@ -133,7 +100,8 @@ def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | No
 
 def has_caller() -> bool:
     """Return whether the library holds the module of `csrc/caller.c`, compiled for this Python."""
-    return library().soabi == sysconfig.get_config_var("SOABI")
+    compiled_for: bytes = library().soabi()
+    return compiled_for.decode() == sysconfig.get_config_var("SOABI")
 
 
 def build_info() -> tuple[bool, str]:

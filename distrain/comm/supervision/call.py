@@ -57,7 +57,7 @@ class Call(NamedTuple):
     def cause(self, members: Members | None) -> Cause:
         """Return what stands for this call of a group in what its callbacks call."""
         key, ranks = ("", None) if members is None else (members.key, members.all)
-        return Cause.of_call(key, self.number, self.within, ranks)
+        return Cause.of_call(self, key, ranks)
 
     @staticmethod
     def number_of(packed: bytes) -> int:

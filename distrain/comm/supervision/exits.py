@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -50,14 +49,6 @@ def install(name: str) -> None:
         _State.hook, _State.exit = sys.excepthook, sys.exit
         sys.excepthook = _on_exception
         sys.exit = _exit
-
-
-def uninstall() -> None:
-    """Give Python's own behaviour back."""
-    if _State.installed:
-        _State.installed = False
-        sys.excepthook, sys.exit = _State.hook, _State.exit
-        _State.exit_code = _State.agreed_code = 0
 
 
 def all_end_with(code: int) -> None:
@@ -128,18 +119,6 @@ def _exit(value: Any = None) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         _State.exit_code, _State.exit_called = exit_code_of(value), time.monotonic()
     raise SystemExit(value)
-
-
-@contextmanager
-def job_guard() -> Iterator[None]:
-    """Around a program's main function: also a bare ``raise SystemExit(n)`` ends the job, with code n."""
-    try:
-        yield
-    except SystemExit as error:
-        code = exit_code_of(error.code)
-        if _State.installed and code not in (0, _State.agreed_code):
-            end_job(code)
-        raise
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -25,8 +25,10 @@ def inquire(inquiry: Inquiry, completion: Completion) -> str:
     call, members = operation.call, operation.members
     if call is None or members is None:
         return "".join(f"\n  {line}" for line in _peers(inquiry, operation.missing_ranks()))
-    if call.within:  # of which ranks keep no notes
-        return f"\n  collective number {call.number} of a callback, {call}: who has called it is not known"
+    if operation.cause is not None:  # of which ranks keep no notes
+        behind = " and ".join(f"number {outer.number}, {outer}" for outer in operation.cause.calls)
+        what = f"{call}, is number {call.number} of a callback behind collective {behind}"
+        return f"\n  {what}: which ranks have called it is not known"
     world = members.world
     answers = inquiry.ask([rank for rank in members.ranks if rank != world.rank])
     heard = _proved(members) | _heard(

@@ -11,32 +11,25 @@ import numpy as np
 
 from distrain.data.blobs import address_of
 from distrain.data.checksum import build_native
+from distrain.native_load import INT, LONG, POINTER, SIZE, load
 
 NO_CHECKSUM = -1  # a transfer only reads
 KERNELS = {"best": 0, "portable": 1, "one lane": 2, "four lanes": 3}  # as csrc/crc32.h numbers them
-_ABI = 1  # of csrc/calls.c; a library of another version is not used
-_POINTER, _SIZE, _INT, _LONG, _CRC = (
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int64,
-    ctypes.c_uint32,
-)
-_REBUILD = "run `python -m distrain.data.checksum.build_native`"
+_ABI = ("distrain_checksum_abi", 1)  # of csrc/calls.c
+_CRC = ctypes.c_uint32
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "abi": (_INT, []),
-    "kernel_name": (ctypes.c_char_p, [_INT]),
+    "kernel_name": (ctypes.c_char_p, [INT]),
     "power": (_CRC, [ctypes.c_uint]),
-    "crc32": (_CRC, [_INT, _CRC, _POINTER, _SIZE]),
-    "each": (None, [_INT, _POINTER, _POINTER, _POINTER, _LONG, _POINTER]),
-    "transfer": (_INT, [_INT, _INT, _LONG, _POINTER, _INT, _LONG, _LONG, _POINTER]),
+    "crc32": (_CRC, [INT, _CRC, POINTER, SIZE]),
+    "each": (None, [INT, POINTER, POINTER, POINTER, LONG, POINTER]),
+    "transfer": (INT, [INT, INT, LONG, POINTER, INT, LONG, LONG, POINTER]),
 }
 
 
 class Progress(ctypes.Structure):
     """What has come of a file: see csrc/calls.c."""
 
-    _fields_ = (("done", _LONG), ("crc", _CRC), ("error", ctypes.c_int32))
+    _fields_ = (("done", LONG), ("crc", _CRC), ("error", ctypes.c_int32))
 
     done: int
     crc: int
@@ -62,20 +55,9 @@ class Library:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            missing = "" if build_native.find_compiler() else ", and there is no C compiler"
-            raise RuntimeError(f"it is not built{missing}; {_REBUILD}")
-        try:
-            library = ctypes.CDLL(str(path))
-            functions = {name: getattr(library, f"distrain_checksum_{name}") for name in _SIGNATURES}
-        except (OSError, AttributeError) as error:
-            raise RuntimeError(f"{path} cannot be used ({error}); {_REBUILD}") from error
-        for name, (result, arguments) in _SIGNATURES.items():
-            functions[name].restype, functions[name].argtypes = result, arguments
-        if functions["abi"]() != _ABI:
-            raise RuntimeError(f"{path} was built from another version; {_REBUILD}")
-        self.transfer, self.power = functions["transfer"], functions["power"]
-        self._crc32, self._each, self._name = functions["crc32"], functions["each"], functions["kernel_name"]
+        found = load(path, "distrain_checksum_", _SIGNATURES, _ABI, build_native.__name__)
+        self.transfer, self.power = found.transfer, found.power
+        self._crc32, self._each, self._name = found.crc32, found.each, found.kernel_name
 
     def kernel_name(self, kernel: str = "best") -> str:
         """Return what computes checksums on this processor if this kernel, of `KERNELS`, is wanted."""

@@ -11,30 +11,22 @@ from typing import Any
 import numpy as np
 
 from distrain.data.decode import build_native
+from distrain.native_load import INT, POINTER, SIZE, load
 
 KERNELS = {"best": 0, "portable": 1, "avx2": 2}  # as csrc/decoder.c numbers them
-_ABI = 5  # of csrc/decoder.c; a library of another version is not used
-_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-_REBUILD = "run `python -m distrain.data.decode.build_native`"
+_ABI = ("distrain_abi", 5)  # of csrc/decoder.c
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "abi": (_INT, []),
-    "decoder_new": (_POINTER, [_INT]),
-    "decoder_free": (None, [_POINTER]),
-    "kernel_name": (ctypes.c_char_p, [_INT]),
-    "status_text": (ctypes.c_char_p, [_INT]),
-    "status_is_unsupported": (_INT, [_INT]),
-    "decode_batch": (_INT, [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
-    "resize_batch": (_INT, [_POINTER, _INT, _INT] + [_POINTER] * 4 + [_INT, _INT, _POINTER, _POINTER]),
-    "image_size": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
-    "index_bound": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER]),
-    "index": (_INT, [_POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),
+    "decoder_new": (POINTER, [INT]),
+    "decoder_free": (None, [POINTER]),
+    "kernel_name": (ctypes.c_char_p, [INT]),
+    "status_text": (ctypes.c_char_p, [INT]),
+    "status_is_unsupported": (INT, [INT]),
+    "decode_batch": (INT, [POINTER, INT] + [POINTER] * 4 + [INT, INT, POINTER, POINTER]),
+    "resize_batch": (INT, [POINTER, INT, INT] + [POINTER] * 4 + [INT, INT, POINTER, POINTER]),
+    "image_size": (INT, [POINTER, POINTER, SIZE, POINTER]),
+    "index_bound": (INT, [POINTER, POINTER, SIZE, POINTER]),
+    "index": (INT, [POINTER, POINTER, SIZE, POINTER, SIZE, POINTER]),
 }
-
-
-def _why_missing() -> str:
-    if build_native.find_compiler() is None:
-        return "it is not built, and there is no C compiler (looked for $CC, cc, gcc, clang)"
-    return f"it is not built; {_REBUILD}"
 
 
 class Library:
@@ -49,18 +41,7 @@ class Library:
     """
 
     def __init__(self, path: Path, kernel: str = "best") -> None:
-        if not path.exists():
-            raise RuntimeError(_why_missing())
-        try:
-            library = ctypes.CDLL(str(path))  # calls through CDLL release the GIL
-            self.functions = {name: getattr(library, f"distrain_{name}") for name in _SIGNATURES}
-        except (OSError, AttributeError) as error:
-            raise RuntimeError(f"{path} cannot be used ({error}); {_REBUILD}") from error
-        for name, (result, arguments) in _SIGNATURES.items():
-            self.functions[name].restype = result
-            self.functions[name].argtypes = arguments
-        if self.functions["abi"]() != _ABI:
-            raise RuntimeError(f"{path} was built from another version; {_REBUILD}")
+        self.functions = vars(load(path, "distrain_", _SIGNATURES, _ABI, build_native.__name__))
         self.kernel = KERNELS[kernel]
         self._local = threading.local()
 

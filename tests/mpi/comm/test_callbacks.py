@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,13 @@ def met(world: World, index: int, group: dist.ProcessGroup) -> torch.Tensor:
     return summed(world, index, group)
 
 
-@pytest.mark.parametrize("collective", [summed, gathered, spread, met])
+def by_mpi(world: World, index: int, group: Any) -> torch.Tensor:
+    tensor = torch.full((300,), 10.0 * index + world.rank)
+    group.mpi_allreduce(tensor).wait()
+    return tensor
+
+
+@pytest.mark.parametrize("collective", [summed, gathered, spread, met, by_mpi])
 def test_each_callback_meets_its_own_on_other_ranks(
     world: World, group: dist.ProcessGroup, collective: Callable[..., torch.Tensor]
 ) -> None:
@@ -116,6 +123,24 @@ def test_what_a_callback_raises_reaches_whoever_waits(world: World, group: dist.
     with pytest.raises(RuntimeError, match="ValueError: no such luck"):
         chained.wait()
     assert summed(world, 1, group).unique().tolist() == [sum(10.0 + rank for rank in range(world.size))]
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_what_a_communication_hook_raises_is_in_the_error_of_backward(
+    world: World, group: dist.ProcessGroup, error: type[Exception]
+) -> None:
+    model = DistributedDataParallel(nn.Linear(3, 3), process_group=group)
+
+    def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future:
+        def back(future: torch.futures.Future) -> torch.Tensor:
+            raise error("no such luck")
+
+        return dist.all_reduce(bucket.buffer(), group=group, async_op=True).get_future().then(back)
+
+    model.register_comm_hook(None, lambda state, bucket: hook(state, bucket))
+    place = rf"{error.__name__}: no such luck, at .*test_callbacks\.py:\d+ in back"
+    with pytest.raises(RuntimeError, match=place):
+        model(torch.ones(2, 3)).sum().backward()
 
 
 def test_a_group_with_ranks_that_have_no_such_callback_keeps_its_order(world: World) -> None:

@@ -81,6 +81,14 @@ def test_the_size_that_was_set_is_that_of_all(world: World) -> None:
     assert largest_bytes(arguments) == 3 << 20
 
 
+def test_the_reducer_in_python_takes_one_size(world: World) -> None:
+    """DDP raises AssertionError where it is given a size for each bucket."""
+    sizes = distrain.ddp_buckets(net())
+    with torch._dynamo.config.patch(optimize_ddp="python_reducer"):
+        arguments = distrain.ddp_buckets(net())
+    assert [*arguments] == ["bucket_cap_mb"] and largest_bytes(arguments) == largest_bytes(sizes)
+
+
 def test_what_has_no_gradients_has_no_buckets(world: World) -> None:
     module = net().requires_grad_(False)
     assert distrain.ddp_buckets(module) == {}

@@ -193,6 +193,28 @@ def test_timeout_of_a_call(world: World, by_messages: Any) -> None:
     assert tensor.tolist() == [world.size * (world.size + 1) / 2] * 3
 
 
+@pytest.mark.ranks(at_least=2)
+@pytest.mark.parametrize("way", ["memory", "messages"])
+def test_timeout_of_a_call_that_c_has_begun(world: World, by_messages: Any, way: str) -> None:
+    """The same where the call itself waits for a while, and leaves the rest to the engine."""
+    group, other = (by_messages, dist.group.WORLD) if way == "messages" else (dist.group.WORLD, by_messages)
+    options: Any = dist.AllreduceOptions()
+    options.asyncOp = False
+    for _ in range(2):  # by messages the first call of a size goes the general way
+        group.allreduce([full(1)], options).wait()
+    tensor = full(world.rank + 1)
+    if world.rank:
+        options.timeout = timedelta(milliseconds=50)
+        work = group.allreduce([tensor], options)
+        with pytest.raises(CommError, match=r"its timeout of 0\.05 s has passed"):
+            work.wait()
+    other.barrier().wait()
+    if not world.rank:
+        work = group.allreduce([tensor], options)
+    work.wait(SOON)
+    assert tensor.tolist() == [world.size * (world.size + 1) / 2] * 3
+
+
 def test_coalesced_tensors_in_one_memory(world: World, group: Any) -> None:
     """Rank r gives r+1 in one tensor twice, and in two views that share the middle: each sum is S, once."""
     total = world.size * (world.size + 1) / 2

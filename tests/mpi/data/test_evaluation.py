@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,23 +29,20 @@ SETTINGS = DataSettings(
 )
 
 
+def write_pack(root: Path) -> None:
+    for number in range(COUNT):
+        folder = root / "src" / str(number % CLASSES)
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:03d}.jpg", quality=95)
+    pack(f"imagefolder:{root}/src", root / "pack")
+
+
 @pytest.fixture(scope="module")
-def root() -> Iterator[Path]:
+def root(shared_folder: Any) -> Iterator[Path]:
     """A folder with a pack of noise, the same on all ranks."""
-    comm = MPI.COMM_WORLD
-    path = Path(comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else ""))
-    if comm.rank == 0:
-        for number in range(COUNT):
-            folder = path / "src" / str(number % CLASSES)
-            folder.mkdir(parents=True, exist_ok=True)
-            noise = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
-            Image.fromarray(noise).save(folder / f"{number:03d}.jpg", quality=95)
-        pack(f"imagefolder:{path}/src", path / "pack")
-    comm.Barrier()
-    yield path
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(path)
+    with shared_folder(write_pack) as path:
+        yield path
 
 
 def test_evaluation_does_not_depend_on_the_ranks(world: World, root: Path) -> None:

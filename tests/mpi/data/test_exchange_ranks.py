@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,20 +45,14 @@ def write_pack(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def root() -> Iterator[Path]:
+def root(shared_folder: Any) -> Iterator[Path]:
     """A folder with a pack of several shards, the same on all ranks."""
     patch = pytest.MonkeyPatch()
     patch.setattr("distrain.data.pack._SHARD_BYTES_LEAST", 1)
     patch.setattr("distrain.data.pack._SHARDS_WANTED", 7)
-    path = Path(WORLD.bcast(tempfile.mkdtemp() if WORLD.rank == 0 else ""))
-    if WORLD.rank == 0:
-        write_pack(path)
-    WORLD.Barrier()
-    yield path
-    WORLD.Barrier()
+    with shared_folder(write_pack) as path:
+        yield path
     patch.undo()
-    if WORLD.rank == 0:
-        shutil.rmtree(path)
 
 
 class Job:

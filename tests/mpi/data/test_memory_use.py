@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,16 +39,10 @@ class Blind:
 
 
 @pytest.fixture()
-def pack() -> Iterator[Path]:
+def pack(shared_folder: Any) -> Iterator[Path]:
     """A pack of 64 MiB, the same for all ranks."""
-    folder = Path(WORLD.bcast(tempfile.mkdtemp() if WORLD.rank == 0 else ""))
-    if WORLD.rank == 0:
-        write_noise(folder / "pack", COUNT, IMAGE_BYTES, 64)
-    WORLD.Barrier()
-    yield folder / "pack"
-    WORLD.Barrier()
-    if WORLD.rank == 0:
-        shutil.rmtree(folder)
+    with shared_folder(lambda folder: write_noise(folder / "pack", COUNT, IMAGE_BYTES, 64)) as folder:
+        yield folder / "pack"
 
 
 def private_bytes() -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,18 +45,12 @@ def write_pack(root: Path) -> None:
 
 
 @pytest.fixture()
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(shared_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a pack of several shards, the same on all ranks (they run on one node here)."""
     monkeypatch.setattr("distrain.data.pack._SHARD_BYTES_LEAST", 1)
     monkeypatch.setattr("distrain.data.pack._SHARDS_WANTED", 7)
-    path = Path(WORLD.bcast(tempfile.mkdtemp() if WORLD.rank == 0 else ""))
-    if WORLD.rank == 0:
-        write_pack(path)
-    WORLD.Barrier()
-    yield path
-    WORLD.Barrier()
-    if WORLD.rank == 0:
-        shutil.rmtree(path)
+    with shared_folder(write_pack) as path:
+        yield path
 
 
 def check_contents(store: Store, root: Path) -> None:

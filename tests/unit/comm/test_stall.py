@@ -7,12 +7,16 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+import torch
 
 pytest.importorskip("mpi4py.MPI")
 
+from distrain.comm.buffers import Reduction
 from distrain.comm.guest import GuestOperation
-from distrain.comm.operation import Completion
+from distrain.comm.operation import Completion, Operation
+from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.inquiry import Answer, Inquiry
+from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.stall import inquire
 from distrain.world import World
 
@@ -55,6 +59,18 @@ def test_if_all_answer_it_says_where_they_are() -> None:
     line = "on {}: answers; is in training step 7; its main thread:\n      loop.py:3 in run: wait()"
     assert report([1, 4], {}) == f"\n  rank 1 {line.format('a')}\n  rank 4 {line.format('c')}"
     assert report([1, 2, 3, 4, 5], {}).count("answers") == 4
+
+
+def test_what_a_callback_has_called_is_known_by_its_cause() -> None:
+    outer = Call(7, "allreduce", 5, torch.float32, Reduction.SUM)
+    members = Members("all", (0, 1), World(0, ("a", "b")))
+    cause = outer.cause(members).part(1)
+    inner = Operation()
+    inner.members, inner.cause, inner.call = members, cause, Call(2, "barrier", within=cause.code)
+    assert inquire(cast(Inquiry, None), Completion(inner, 1)) == (
+        "\n  barrier, in a callback, is number 2 of a callback behind collective number 7, "
+        "allreduce (sum) of 5 elements of float32: which ranks have called it is not known"
+    )
 
 
 def test_nobody_to_ask() -> None:

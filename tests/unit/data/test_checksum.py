@@ -86,6 +86,6 @@ def test_stretches_outside_are_refused(start: int, size: int) -> None:
 
 
 def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_ABI", -1)
+    monkeypatch.setattr(native, "_ABI", ("distrain_checksum_abi", -1))
     built, text = native.build_info()
     assert not built and ("another version" in text or "not built" in text)

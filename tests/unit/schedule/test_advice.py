@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,14 @@ def test_candidates_hold_the_advice_and_no_twins(
         slot = size / (len(nodes) * choice.colors)
         longer = [c for c in found if (c.algorithm, c.colors) == (choice.algorithm, choice.colors)]
         assert sum(c.segment_bytes >= slot for c in longer) <= 1 or choice == found[0]
+
+
+@pytest.mark.parametrize("nodes", [(0, 1, 2, 3), (0, 0, 0, 0), (0, 0, 1, 1), (0, 1, 0, 1)], ids=str)
+def test_one_ring_is_measured_once_whatever_its_name(nodes: tuple[int, ...]) -> None:
+    found = candidates(nodes, Collective.ALLREDUCE, 100 << 20, rails=1)
+    rings = [choice for choice in found if choice.algorithm.endswith("ring")]
+    runs = [(generate(c.algorithm, 4, c.colors, nodes=nodes).steps, c.segment_bytes) for c in rings]
+    assert len(set(runs)) == len(runs)
 
 
 def test_short_messages_take_few_steps_and_long_ones_a_ring() -> None:

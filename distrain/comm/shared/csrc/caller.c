@@ -341,9 +341,6 @@ static PyType_Slot SLOTS[] = {
 };
 static PyType_Spec SPEC = {"distrain.comm.shared._shared.Caller", sizeof(caller), 0, Py_TPFLAGS_DEFAULT, SLOTS};
 
-/* For which Python this was compiled: one of another version must not load the module. */
-API const char *distrain_shared_soabi(void) { return SOABI; }
-
 PyMODINIT_FUNC PyInit__shared(void)
 {
     static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_shared", NULL, -1, NULL, NULL, NULL, NULL, NULL};

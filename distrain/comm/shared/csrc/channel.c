@@ -34,7 +34,10 @@
 #include "channel.h"
 #include "reduce.h"
 
-#define ABI 1
+#define ABI 2 /* of all that Python finds in this library, messages too */
+#ifndef SOABI
+#define SOABI "" /* without the module of caller.c */
+#endif
 #define DEPTH 4 /* slots of an area: so many segments may be on their way at once */
 /* Payloads up to here are given whole. Few ranks can read more from each other than many. */
 #define WHOLE_BYTES(ranks) ((ranks) > 8 ? 32768 : 262144 / (ranks))
@@ -80,6 +83,9 @@ typedef struct { size_t begin, length; } span; /* elements of the payload */
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 API int distrain_shared_abi(void) { return ABI; }
+
+/* For which Python this was compiled: one of another version must not load the module. */
+API const char *distrain_shared_soabi(void) { return SOABI; }
 
 static size_t board_bytes(int size) { return ((size_t)size * sizeof(line) + 4095) & ~(size_t)4095; }
 
