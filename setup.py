@@ -14,9 +14,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # the builders share distrain/native_build.py
 DECODER = Path("distrain", "data", "decode", "build_native.py")
-EXCHANGE = Path("distrain", "comm", "shared", "build_native.py")
+WIRE = Path("distrain", "comm", "build_native.py")
 CHECKSUM = Path("distrain", "data", "checksum", "build_native.py")
-LOST = ((DECODER, "images decode"), (EXCHANGE, "ranks of a node communicate"), (CHECKSUM, "data loads"))
+LOST = ((DECODER, "images decode"), (WIRE, "ranks of a node communicate"), (CHECKSUM, "data loads"))
 
 
 class BuildWithNative(build_py):
@@ -39,7 +39,7 @@ class MaybeBinary(Distribution):
 
     def has_ext_modules(self):
         """Whether the wheel will be platform-specific."""
-        return runpy.run_path(str(ROOT / EXCHANGE))["find_compiler"]() is not None
+        return runpy.run_path(str(ROOT / WIRE))["find_compiler"]() is not None
 
 
 setup(
@@ -51,7 +51,6 @@ setup(
     package_data={
         "distrain.bench": ["page.md"],
         "distrain.comm": ["csrc/*.c", "csrc/*.h"],
-        "distrain.comm.shared": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.checksum": ["csrc/*.c", "csrc/*.h"],
         "distrain.data.decode": ["csrc/*.c", "csrc/*.h"],
         "distrain.launch": ["scripts/*.sh", "scripts/slurm/*"],

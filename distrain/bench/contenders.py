@@ -14,8 +14,8 @@ from mpi4py import MPI
 
 import distrain
 from distrain.bench import openmpi
-from distrain.comm import horovod
 from distrain.comm.process.mpi import library
+from distrain.comm.sync import horovod
 from distrain.errors import ConfigError
 
 

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import distrain
 from distrain.comm.settings import CommSettings
-from distrain.comm.sync import Hook, Synchroniser, make_synchroniser
+from distrain.comm.sync.synchroniser import Hook, Synchroniser, make_synchroniser
 from distrain.errors import ConfigError
 from distrain.train.models import create as create_model
 from distrain.train.run import KEEP_BUFFERS

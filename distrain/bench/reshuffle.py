@@ -12,7 +12,7 @@ from mpi4py import MPI
 from distrain.bench import made_images
 from distrain.bench.contenders import Unavailable
 from distrain.comm import api
-from distrain.comm.guest import submit_bulk
+from distrain.comm.engine.guest import submit_bulk
 from distrain.data.exchange import MpiWire
 from distrain.data.nodes.groups import Groups
 from distrain.data.nodes.sharing import Sharing

@@ -20,7 +20,8 @@ import torch.distributed as dist
 
 import distrain
 from distrain.bench.allreduce import contribution, expected
-from distrain.comm import runtime, tuning
+from distrain.comm import runtime
+from distrain.comm.choice import tuning
 from distrain.comm.process import mpi
 from distrain.comm.settings import CommSettings
 from distrain.errors import CommError

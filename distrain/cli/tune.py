@@ -34,7 +34,7 @@ def tune(
     Inside an allocation of Slurm run the ranks' program itself: srun python -m distrain.bench.tune
     """
     from distrain.bench.start import Emulation, run_ranks
-    from distrain.comm import tuning
+    from distrain.comm.choice import tuning
     from distrain.errors import UsageError
     from distrain.launch.hosts import read_hosts
 

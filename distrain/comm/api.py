@@ -18,15 +18,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from distrain.comm import buckets, runtime
+from distrain.comm import runtime
 from distrain.comm.backend import BACKEND, register
-from distrain.comm.engine import Engine
+from distrain.comm.engine.engine import Engine
 from distrain.comm.group.untraced import untraced
 from distrain.comm.process.rendezvous import make_store
 from distrain.comm.process_group import DistrainProcessGroup, create_group
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import REDUCTIONS
 from distrain.comm.supervision import exits
+from distrain.comm.sync import buckets
 from distrain.errors import CallError, LaunchError, UsageError
 from distrain.world import World
 

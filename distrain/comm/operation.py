@@ -49,7 +49,7 @@ class Operation:
         waits: its `progress` sleeps by itself, shortly, while nothing moves and it is alone.
         blocks: its `start` waits for other ranks, so nothing else but point to point may be in flight.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
-        by_message: what it waits for comes as a message, which may end a sleep; see `rest.py`.
+        by_message: what it waits for comes as a message, which may end a sleep; see `process/rest.py`.
         driver: what `compiled.advance_all` moves it by, together with others; None: only `progress` does.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
@@ -62,7 +62,7 @@ class Operation:
         members: the ranks of that group.
         cause: of the callback that called it; None: none did.
         guard: compares the call with those of other ranks.
-        proves_agreement: it completes only if all ranks have made the same call; see `tags.py`.
+        proves_agreement: it completes only if all ranks have made the same call; see `messages/tags.py`.
     """
 
     kind = "operation"

@@ -15,13 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from distrain.comm import native
 from distrain.comm.buffers import FlatBuffer, Reduction
-from distrain.comm.compiled import LONGEST, SHORT_BYTES, SPIN, SPIN_SHORT, CompiledOperation, codes_of
 from distrain.comm.levels import LevelsOperation
-from distrain.comm.messages import ERROR, Program
+from distrain.comm.messages.compiled import (
+    LONGEST,
+    SHORT_BYTES,
+    SPIN,
+    SPIN_SHORT,
+    CompiledOperation,
+    codes_of,
+)
+from distrain.comm.messages.plan import Plan
+from distrain.comm.messages.program import ERROR, Program
 from distrain.comm.operation import Operation
-from distrain.comm.plan import Plan
-from distrain.comm.shared import native
 from distrain.comm.shared.caller import DONE, LONGEST_BYTES, REDUCTIONS, rows
 from distrain.comm.supervision.call import Call
 
@@ -123,7 +130,7 @@ class Routes:
         self._wire = wire
         self._routes: dict[int, Route] = {}  # by address
         self._addresses: dict[tuple[Any, int, int], int] = {}  # as calls name them
-        made = importlib.import_module("distrain.comm.shared._shared")
+        made = importlib.import_module("distrain.comm._wire")
         self.caller = made.Caller(
             handle=0,
             ranks=wire.size,

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain import timeline
-from distrain.comm import rest
-from distrain.comm.choice import Chooser, make_chooser
-from distrain.comm.engine import Engine
-from distrain.comm.process import gpu_aware, mpi
+from distrain.comm import native
+from distrain.comm.choice.chooser import Chooser, make_chooser
+from distrain.comm.engine.engine import Engine
+from distrain.comm.process import gpu_aware, mpi, rest
 from distrain.comm.process.clocks import align
 from distrain.comm.settings import CommSettings
-from distrain.comm.shared import native
 from distrain.comm.supervision import exits
 from distrain.comm.supervision.inquiry import Inquiry
 from distrain.comm.supervision.members import name as name_of

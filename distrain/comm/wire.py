@@ -12,19 +12,20 @@ import time
 import torch
 from mpi4py import MPI
 
-from distrain.comm import callbacks, messages
+from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.callbacks import Callback, InnerQueue
-from distrain.comm.choice import Chooser
-from distrain.comm.compiled import CompiledOperation, codes_of
-from distrain.comm.engine import Engine
-from distrain.comm.executor import ScheduleOperation
+from distrain.comm.choice.chooser import Chooser
+from distrain.comm.device.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOperation
+from distrain.comm.engine.engine import Engine
 from distrain.comm.levels import BETWEEN, Levels, LevelsOperation, inside
-from distrain.comm.messages import LONGEST_MESSAGE, Program
-from distrain.comm.narrow import NarrowOperation
+from distrain.comm.messages.compiled import CompiledOperation, codes_of
+from distrain.comm.messages.executor import ScheduleOperation
+from distrain.comm.messages.narrow import NarrowOperation
+from distrain.comm.messages.plan import Plan, make_plan
+from distrain.comm.messages.program import LONGEST_MESSAGE, Program, library
+from distrain.comm.messages.tags import Tags
 from distrain.comm.operation import Operation
-from distrain.comm.plan import Plan, make_plan
-from distrain.comm.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOperation
 from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import call_before, last_call
@@ -36,7 +37,6 @@ from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
-from distrain.comm.tags import Tags
 from distrain.errors import LaunchError
 from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective
@@ -111,7 +111,7 @@ class Wire:
         self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
         self.pointers = False  # MPI gets pointers of GPUs; on all ranks or on none
         self.compiled = (
-            messages.library() is not None
+            library() is not None
             and not settings.timeline
             and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
         )
@@ -135,7 +135,7 @@ class Wire:
         """Return the operation that combines a payload in place: in memory, or by a Schedule.
 
         To be called in the same order, with payloads of the same size, on all ranks of the group.
-        With a `wire_dtype` float32 travels between ranks as that; see `narrow.py`. With a `call` it
+        With a `wire_dtype` float32 travels between ranks as that; see `messages/narrow.py`. With a `call` it
         is signed.
         """
         operation = self._reduction(buffer, reduction, collective, kind, wire_dtype, call)

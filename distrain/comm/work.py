@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 
 from distrain.comm.callbacks import Cause
-from distrain.comm.device import landing_of
-from distrain.comm.engine import Engine
-from distrain.comm.exchange import MessageOperation
+from distrain.comm.device.by_host import landing_of
+from distrain.comm.engine.engine import Engine
 from distrain.comm.future import CollectiveFuture
+from distrain.comm.messages.exchange import MessageOperation
 from distrain.comm.operation import Completion, Operation, when_all_done
 from distrain.errors import CommError
 

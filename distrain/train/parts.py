@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from distrain.comm.sync import Synchroniser
+from distrain.comm.sync.synchroniser import Synchroniser
 from distrain.train.settings import TrainSettings
 from distrain.world import World
 

@@ -12,12 +12,12 @@ from mpi4py import MPI
 
 import distrain
 from distrain.comm import runtime
-from distrain.comm.buckets import largest_bytes
-from distrain.comm.guest import Guest, submit_bulk
+from distrain.comm.engine.guest import Guest, submit_bulk
 from distrain.comm.operation import Completion
 from distrain.comm.process import mpi
 from distrain.comm.supervision import exits
-from distrain.comm.sync import make_synchroniser
+from distrain.comm.sync.buckets import largest_bytes
+from distrain.comm.sync.synchroniser import make_synchroniser
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.exchange import MpiWire

@@ -73,7 +73,7 @@ def test_ddp_gradients_are_those_of_the_cpu() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL inside a node needs a GPU for each rank")
 def test_nccl_inside_the_node_gives_the_mean() -> None:
     from distrain.comm.settings import CommSettings
-    from distrain.comm.sync import make_synchroniser
+    from distrain.comm.sync.synchroniser import make_synchroniser
 
     rank, size = dist.get_rank(), dist.get_world_size()
     synchroniser = make_synchroniser(CommSettings(inside_node="nccl"))

@@ -44,7 +44,7 @@ def busy_then(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 
 def make_side() -> Any:
-    from distrain.comm.side import side_of
+    from distrain.comm.device.side import side_of
 
     return side_of(torch.empty(1, device="cuda"))
 
@@ -88,7 +88,7 @@ def test_staging_areas_are_kept() -> None:
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.complex64], ids=str)
 def test_averages_are_rounded_as_by_the_host(dtype: torch.dtype, ranks: int) -> None:
     from distrain.comm.buffers import FlatBuffer
-    from distrain.comm.pointers import DeviceBuffer
+    from distrain.comm.device.pointers import DeviceBuffer
 
     if dtype in (torch.uint8, torch.bfloat16) and ranks > 256:
         pytest.skip(f"{dtype} has no {ranks}")

@@ -44,8 +44,8 @@ def load_and_wait(*arguments):
     time.sleep(60)
 
 def exchange():
-    from distrain.comm.engine import Engine
-    from distrain.comm.guest import submit_bulk
+    from distrain.comm.engine.engine import Engine
+    from distrain.comm.engine.guest import submit_bulk
     from distrain.data.exchange import MpiWire
     settings = DataSettings(train="-", val="-", group_nodes=2, batch_per_rank=1, image_size=8, threads=1)
     groups, manifest = Groups.of(World.of(WORLD.rank, "ab"), 2), read_manifest(pack)

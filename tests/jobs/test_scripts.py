@@ -157,7 +157,7 @@ def test_horovod_averages_gradients(tmp_path: Path) -> None:
     script = (
         PREAMBLE
         + """
-from distrain.comm.sync import make_synchroniser
+from distrain.comm.sync.synchroniser import make_synchroniser
 settings = CommSettings(sync="horovod")
 world = distrain.init_process_group(settings)
 synchroniser = make_synchroniser(settings)
@@ -303,7 +303,7 @@ def test_tensors_of_different_devices_are_named(tmp_path: Path) -> None:
         + f"""
 sys.path.insert(0, {str(FAKE_DEVICE)!r})
 from fake_side import FakeSide
-from distrain.comm import side
+from distrain.comm.device import side
 world = distrain.init_process_group(CommSettings(device_pointers="always", node_memory=False))
 if world.rank == 1:
     fake = FakeSide()

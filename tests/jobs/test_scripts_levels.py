@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distrain.comm.shared import native
+from distrain.comm import native
 from tests.jobs.scripts import mpirun
 
 pytestmark = pytest.mark.skipif(

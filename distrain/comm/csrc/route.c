@@ -5,7 +5,7 @@
  */
 #include "route.h"
 
-#include "../shared/csrc/reduce.h"
+#include "reduce.h"
 
 #define YIELDS 50
 #define LOOK_NS 2000000 /* a wait in memory looks so often whether the engine is wanted */

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "../shared/csrc/channel.h"
+#include "channel.h"
 #include "messages.h"
 
 /* How payloads of one size, type and reduction go. Filled by Python: the fields are those of routes.py. */

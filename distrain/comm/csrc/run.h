@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../shared/csrc/reduce.h"
+#include "reduce.h"
 #include "messages.h"
 
 /* What advance returns; an error code of MPI is returned as ERROR + code. */

@@ -15,8 +15,7 @@ from mpi4py import MPI
 
 from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
-from distrain.comm.device import HostSide, held, is_plain, pieces
-from distrain.comm.exchange import MpiOperation
+from distrain.comm.device.by_host import HostSide, held, is_plain, pieces
 from distrain.comm.group import forms
 from distrain.comm.group.base import (
     GroupBase,
@@ -28,6 +27,7 @@ from distrain.comm.group.base import (
     scaled,
 )
 from distrain.comm.group.sparse import sparse_allreduce
+from distrain.comm.messages.exchange import MpiOperation
 from distrain.comm.operation import Operation
 from distrain.comm.shared.caller import DONE
 from distrain.comm.shared.channel import COMPLETE
@@ -201,7 +201,7 @@ class Allreduces(GroupBase):
         return self._submit(host, operation, [tensor], after=lambda: result.copy_(copy))
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
-        """Sum float32 over all ranks, in place, with 16 bits on the wire; see `narrow.py`."""
+        """Sum float32 over all ranks, in place, with 16 bits on the wire; see `messages/narrow.py`."""
         return self._in_pieces(tensor, lambda piece: self._narrow_allreduce(piece, wire_dtype))
 
     def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:

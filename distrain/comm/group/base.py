@@ -15,9 +15,9 @@ from torch.distributed.constants import default_pg_timeout
 
 from distrain.comm.backend import BACKEND
 from distrain.comm.buffers import Reduction
-from distrain.comm.device import HostSide
-from distrain.comm.exchange import Message
-from distrain.comm.on_device import Payloads, side_for
+from distrain.comm.device.by_host import HostSide
+from distrain.comm.device.by_pointers import Payloads, side_for
+from distrain.comm.messages.exchange import Message
 from distrain.comm.operation import Operation
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork

@@ -13,13 +13,13 @@ import torch
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
-from distrain.comm.device import HostSide
-from distrain.comm.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation
+from distrain.comm.device.by_host import HostSide
+from distrain.comm.device.by_pointers import Payloads
 from distrain.comm.group import forms
 from distrain.comm.group.base import SPARE_SECONDS, as_list, limited, only, only_list
 from distrain.comm.group.monitored import MonitoredBarrier
 from distrain.comm.group.reductions import Reductions
-from distrain.comm.on_device import Payloads
+from distrain.comm.messages.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation
 from distrain.comm.operation import Mark
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from distrain.comm.buffers import Reduction, byte_tensor
+from distrain.comm.device.by_pointers import Payloads
 from distrain.comm.group import forms
 from distrain.comm.group.allreduces import Allreduces
 from distrain.comm.group.base import (
@@ -24,7 +25,6 @@ from distrain.comm.group.base import (
     scaled,
     unpack,
 )
-from distrain.comm.on_device import Payloads
 from distrain.comm.work import DistrainWork
 from distrain.schedule.ir import Collective
 from distrain.world import split

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from distrain.comm import native
 from distrain.comm.buffers import Reduction
-from distrain.comm.shared import native
 from distrain.comm.shared.channel import Channel
 from distrain.comm.supervision.call import Call
 from distrain.errors import CallError
@@ -101,7 +101,7 @@ def make_caller(channel: Channel) -> Any:
     """
     if not native.has_caller():
         return None
-    made = importlib.import_module("distrain.comm.shared._shared")
+    made = importlib.import_module("distrain.comm._wire")
     return made.Caller(
         handle=channel.address,
         ranks=channel.ranks,

@@ -12,8 +12,8 @@ import torch
 from mpi4py import MPI
 
 from distrain import node_memory
+from distrain.comm import native
 from distrain.comm.buffers import Reduction
-from distrain.comm.shared import native
 from distrain.errors import CommError
 from distrain.schedule.ir import Collective
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from distrain.comm.buffers import Reduction
 from distrain.comm.callbacks import Cause
-from distrain.comm.engine import Engine
+from distrain.comm.engine.engine import Engine
 from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Operation
 from distrain.comm.shared.caller import PATIENCE_SECONDS, YIELDS, make_caller

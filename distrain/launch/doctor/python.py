@@ -23,7 +23,7 @@ print(json.dumps({"built": built, "text": text}))
 """
 _EXCHANGE = """
 import json
-from distrain.comm.shared.native import build_info
+from distrain.comm.native import build_info
 built, text = build_info()
 print(json.dumps({"built": built, "text": text}))
 """

@@ -12,7 +12,8 @@ import pytest
 import torch.distributed as dist
 from fake_side import FakeSide
 
-from distrain.comm import runtime, side
+from distrain.comm import runtime
+from distrain.comm.device import side
 from distrain.world import World
 
 

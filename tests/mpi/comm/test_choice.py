@@ -9,9 +9,10 @@ import pytest
 import torch
 from wire_cases import decoding, everyone
 
-from distrain.comm import runtime, tuning
+from distrain.comm import runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
-from distrain.comm.choice import Chooser, make_chooser
+from distrain.comm.choice import tuning
+from distrain.comm.choice.chooser import Chooser, make_chooser
 from distrain.comm.process import mpi
 from distrain.comm.settings import CommSettings
 from distrain.comm.wire import Wire

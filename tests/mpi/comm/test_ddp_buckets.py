@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import distrain
 from distrain.comm import runtime
-from distrain.comm.buckets import ddp_arguments, largest_bytes
+from distrain.comm.sync.buckets import ddp_arguments, largest_bytes
 from distrain.world import World
 
 WIDTHS = (600, 500, 400, 300, 200, 10)

@@ -10,11 +10,10 @@ import pytest
 import torch
 from wire_cases import decoding, everyone, noise
 
-from distrain.comm import runtime
+from distrain.comm import native, runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.levels import BETWEEN, WHOLE_BYTES, LevelsOperation, open_levels
 from distrain.comm.settings import CommSettings
-from distrain.comm.shared import native
 from distrain.comm.supervision.members import Members
 from distrain.comm.wire import Wire
 from distrain.schedule.ir import Collective

@@ -11,7 +11,7 @@ from wire_cases import noise, same_bits
 
 from distrain.comm import runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
-from distrain.comm.narrow import WIRE_DTYPES
+from distrain.comm.messages.narrow import WIRE_DTYPES
 from distrain.comm.settings import CommSettings
 from distrain.comm.wire import Wire
 from distrain.errors import UsageError

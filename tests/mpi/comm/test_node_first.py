@@ -10,7 +10,7 @@ import torch.distributed as dist
 from small_net import batch, make_net, same_gradients_everywhere, step
 from torch.nn.parallel import DistributedDataParallel
 
-from distrain.comm.node_first import NodeFirst
+from distrain.comm.sync.node_first import NodeFirst
 from distrain.errors import ConfigError
 from distrain.world import World
 

@@ -16,10 +16,11 @@ from fake_side import FakeSide
 from small_net import check_gradients_of_ddp
 from wire_cases import noise, same_bits, simulated
 
-from distrain.comm import runtime, side
+from distrain.comm import runtime
 from distrain.comm.buffers import Reduction
-from distrain.comm.on_device import NOT_COMBINED, DeviceSide, side_for
-from distrain.comm.pointers import DeviceBuffer
+from distrain.comm.device import side
+from distrain.comm.device.by_pointers import NOT_COMBINED, DeviceSide, side_for
+from distrain.comm.device.pointers import DeviceBuffer
 from distrain.comm.settings import CommSettings
 from distrain.comm.wire import Wire
 from distrain.errors import CallError
@@ -232,7 +233,7 @@ def test_a_long_payload_is_one_operation(
     world: World, by_pointers: dist.ProcessGroup, fake_side: FakeSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Staged, it would travel in pieces. Rank r holds i (r + 1) at i."""
-    monkeypatch.setattr("distrain.comm.device.PIECE_BYTES", 4096)
+    monkeypatch.setattr("distrain.comm.device.by_host.PIECE_BYTES", 4096)
     group: Any = by_pointers
     before = group._get_sequence_number_for_group()
     tensor = torch.arange(10_003.0).remainder(16) * (world.rank + 1)

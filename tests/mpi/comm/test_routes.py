@@ -16,13 +16,12 @@ import torch.distributed as dist
 from wire_cases import everyone, noise
 
 import distrain
-from distrain.comm import runtime
+from distrain.comm import native, runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.levels import WHOLE_BYTES, open_levels
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.routes import MOST_ROUTES
 from distrain.comm.settings import CommSettings
-from distrain.comm.shared import native
 from distrain.comm.shared.caller import DONE
 from distrain.comm.supervision.board import board
 from distrain.comm.supervision.members import Members

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from fake_side import FakeSide
 from small_net import check_gradients_of_ddp
 
-from distrain.comm import device, side
+from distrain.comm.device import by_host, side
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.world import World
 
@@ -68,7 +68,7 @@ def test_a_long_payload_travels_in_pieces(
     wire: torch.dtype | None,
 ) -> None:
     """Rank r holds i * (r + 1) at i: small integers, so that bfloat16 is exact too."""
-    monkeypatch.setattr(device, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(by_host, "PIECE_BYTES", 4096)
     before = fake_side.fetched
     tensor = torch.arange(10_003).remainder(16).float() * (world.rank + 1)
     group = by_messages

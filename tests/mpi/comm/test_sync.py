@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distrain.comm import runtime
 from distrain.comm.settings import CommSettings
-from distrain.comm.sync import make_synchroniser
+from distrain.comm.sync.synchroniser import make_synchroniser
 from distrain.errors import ConfigError
 from distrain.world import World
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from distrain.comm.engine import Engine
-from distrain.comm.guest import submit_bulk
+from distrain.comm.engine.engine import Engine
+from distrain.comm.engine.guest import submit_bulk
 from distrain.data import exchange as exchange_module
 from distrain.data.assemble import Assembler
 from distrain.data.decode.engine import DecodeError

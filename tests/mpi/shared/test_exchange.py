@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from distrain.comm.shared import native
+from distrain.comm import native
 from distrain.comm.work import DistrainWork
 from distrain.world import World
 

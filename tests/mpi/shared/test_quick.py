@@ -12,8 +12,7 @@ import torch
 import torch.distributed as dist
 
 import distrain
-from distrain.comm import runtime
-from distrain.comm.shared import native
+from distrain.comm import native, runtime
 from distrain.comm.shared.caller import DONE
 from distrain.comm.supervision.board import board
 from distrain.errors import CallError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from distrain.comm.engine import Engine
+from distrain.comm.engine.engine import Engine
 from distrain.comm.operation import Completion, Mark, Operation, Priority, when_all_done
 from distrain.errors import CommError
 
@@ -251,7 +251,7 @@ def test_an_error_reaches_every_waiter_with_its_cause(codes: list[int]) -> None:
 
 
 def test_nobody_reacting_to_an_error_ends_the_job(codes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distrain.comm.engine.GRACE_SECONDS", 0.01)
+    monkeypatch.setattr("distrain.comm.engine.engine.GRACE_SECONDS", 0.01)
     engine = Engine(codes.append, LONG, LONG, "rank 0")
     bad = Gate([], "bad")
     bad.error = ValueError("x")
@@ -335,7 +335,7 @@ def test_several_that_c_can_move_wait_in_one_call(
         time.sleep(0.001)
         return [gates[driver - 1].open.is_set() for driver in found]
 
-    monkeypatch.setattr("distrain.comm.engine.advance_all", advance_all)
+    monkeypatch.setattr("distrain.comm.engine.engine.advance_all", advance_all)
     gates = [Driven(driver) for driver in drivers]
     completions: list[Completion] = []
     for gate in gates:
@@ -357,7 +357,7 @@ def test_what_may_become_ready_is_looked_after(engine: Engine, monkeypatch: pyte
         calls.append(late.ready)
         return [True for _ in found]
 
-    monkeypatch.setattr("distrain.comm.engine.advance_all", advance_all)
+    monkeypatch.setattr("distrain.comm.engine.engine.advance_all", advance_all)
     gates = [late, Driven(1), Driven(2)]
     completions = [engine.submit(gate) for gate in gates]
     assert gates[2].started.wait(LONG)

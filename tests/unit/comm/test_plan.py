@@ -8,7 +8,7 @@ from itertools import pairwise
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from distrain.comm.plan import make_plan
+from distrain.comm.messages.plan import make_plan
 from distrain.schedule.ir import Op
 from distrain.schedule.registry import generate, names
 

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
-from distrain.comm.plan import Plan, make_plan
+from distrain.comm.messages.plan import Plan, make_plan
 from distrain.schedule.ir import Op
 from distrain.schedule.registry import generate, names
 from distrain.schedule.simulate import simulate

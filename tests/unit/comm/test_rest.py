@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from distrain.comm import build_native
 from distrain.comm.process.event_sets import event_sets
-from distrain.comm.shared import build_native
 
 MILLISECOND = 1_000_000
 NEVER = 60_000 * MILLISECOND  # a test that sleeps so long has failed

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("mpi4py.MPI")
 
 from distrain.comm.buffers import Reduction
-from distrain.comm.guest import GuestOperation
+from distrain.comm.engine.guest import GuestOperation
 from distrain.comm.operation import Completion, Operation
 from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.inquiry import Answer, Inquiry

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrain.comm import tuning
-from distrain.comm.choice import Chooser, count_rails, link_speed
+from distrain.comm.choice import tuning
+from distrain.comm.choice.chooser import Chooser, count_rails, link_speed
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from distrain.comm import build_native
 from distrain.comm.buffers import Reduction
-from distrain.comm.shared import build_native
 from distrain.native_load import INT, LONG, POINTER, SIZE, Signatures, load
 
 _ABI = ("distrain_shared_abi", 2)  # of all that is in the library; see csrc/channel.c

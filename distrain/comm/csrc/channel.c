@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../csrc/clock.h"
+#include "clock.h"
 #include "channel.h"
 #include "reduce.h"
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 
-from distrain.comm import side
 from distrain.comm.buffers import FlatBuffer, byte_view
-from distrain.comm.exchange import MessageOperation
-from distrain.comm.side import Mark
+from distrain.comm.device import side
+from distrain.comm.device.side import Mark
+from distrain.comm.messages.exchange import MessageOperation
 from distrain.errors import CallError
 from distrain.world import split
 

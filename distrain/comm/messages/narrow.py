@@ -15,8 +15,8 @@ import torch
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.executor import ScheduleOperation, _Lane
-from distrain.comm.plan import Plan
+from distrain.comm.messages.executor import ScheduleOperation, _Lane
+from distrain.comm.messages.plan import Plan
 from distrain.errors import UsageError
 from distrain.schedule.ir import Op
 

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
-from distrain.comm import messages
+from distrain.comm import native
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.messages import COMPLETE, ERROR, MOVED, Program, Run
+from distrain.comm.messages.plan import Plan
+from distrain.comm.messages.program import COMPLETE, ERROR, MOVED, Program, Run, library
 from distrain.comm.operation import Operation
-from distrain.comm.plan import Plan
-from distrain.comm.rest import LONGEST_SECONDS, SPIN_SECONDS
-from distrain.comm.shared import native
+from distrain.comm.process.rest import LONGEST_SECONDS, SPIN_SECONDS
 
 # After so long the engine looks around: at notes of other ranks, mostly. New work ends the call at once.
 WORK_NANOSECONDS = 20_000_000
@@ -76,7 +75,7 @@ class CompiledOperation(Operation):
         self._run: Run | None = None if begun is None else begun[0]
         self._staging: np.ndarray | None = None if begun is None else begun[1]
         self._work = FIRST_NANOSECONDS
-        c = messages.library()
+        c = library()
         assert c is not None  # there is a Program
         self._c = c
 
@@ -156,7 +155,7 @@ def advance_all(drivers: Sequence[int], news: ctypes.c_int) -> list[bool]:
 
     Return which are over; what came of them, an error too, is seen when they make `progress`.
     """
-    c = messages.library()
+    c = library()
     assert c is not None  # which has made them
     handles = (ctypes.c_void_p * len(drivers))(*drivers)
     c.advance(handles, len(drivers), WORK_NANOSECONDS, 1, news, SPIN, LONGEST)

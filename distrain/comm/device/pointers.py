@@ -1,9 +1,8 @@
 """Schedules and messages whose payload stays on a GPU: MPI gets its pointers, the GPU adds.
 
-As in `executor.py`, but a step's sums are work of the GPU, which runs them when it can. Until they have run,
-the lane stands still: its next step would send what they make, receive where they read, or use their staging
-areas again. Other lanes go on. Nobody blocks; the engine asks marks.
-"""
+As in `messages/executor.py`, but a step's sums are work of the GPU, which runs them when it can. Until they
+have run, the lane stands still: its next step would send what they make, receive where they read, or use
+their staging areas again. Other lanes go on. Nobody blocks; the engine asks marks. """
 
 from __future__ import annotations
 
@@ -16,9 +15,9 @@ from mpi4py import MPI
 
 from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reducer, Reduction
-from distrain.comm.exchange import MessageOperation
-from distrain.comm.executor import ScheduleOperation, _Arrival, _Lane
-from distrain.comm.side import Mark, Side
+from distrain.comm.device.side import Mark, Side
+from distrain.comm.messages.exchange import MessageOperation
+from distrain.comm.messages.executor import ScheduleOperation, _Arrival, _Lane
 
 # A segment costs some 100 µs of Python and of starting a sum, whatever its length, and a link of 100 Gbit/s
 # carries a megabyte meanwhile. Used where `comm.segment_bytes` is not set.

@@ -1,6 +1,6 @@
-"""Compile the exchange in memory (`csrc/`) into a shared library beside this file.
+"""Compile the C of the wire (`csrc/`) into a shared library beside this file.
 
-Runs at install (`setup.py`) and on demand (`python -m distrain.comm.shared.build_native`).
+Runs at install (`setup.py`) and on demand (`python -m distrain.comm.build_native`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from distrain.native_build import BuildError, find_compiler
 
 __all__ = ["LIBRARY", "BuildError", "build", "find_compiler", "main"]
 
-LIBRARY = Path(__file__).with_name("_shared.so")
+LIBRARY = Path(__file__).with_name("_wire.so")
 SOURCES = Path(__file__).with_name("csrc")
-MESSAGES = Path(__file__).parents[1] / "csrc"  # the executor's loop; see comm/messages.py and comm/routes.py
 
 
 def build(library: Path = LIBRARY) -> None:
@@ -28,13 +27,13 @@ def build(library: Path = LIBRARY) -> None:
     Raises:
         BuildError: there is no compiler, or it fails.
     """
-    sources = [SOURCES / "channel.c", SOURCES / "reduce.c"]
-    sources += [MESSAGES / name for name in ("messages.c", "advance.c", "rest.c")]
+    names = ["channel.c", "reduce.c", "messages.c", "advance.c", "rest.c"]
     flags = [*native_build.FLAGS, "-fwrapv"]
     headers, soabi = Path(sysconfig.get_path("include")), sysconfig.get_config_var("SOABI")
     if soabi and (headers / "Python.h").exists():
-        sources += [SOURCES / "caller.c", MESSAGES / "route.c"]
+        names += ["caller.c", "route.c"]
         flags += [f"-I{headers}", f'-DSOABI="{soabi}"']
+    sources = [SOURCES / name for name in names]
     native_build.build(library, lambda compiler, folder: [*flags, *sources])
 
 
@@ -43,9 +42,9 @@ def main() -> int:
     try:
         build()
     except BuildError as error:
-        print(f"exchange in memory: not built: {error}", file=sys.stderr)
+        print(f"the wire in C: not built: {error}", file=sys.stderr)
         return 1
-    print(f"exchange in memory: built {LIBRARY}", file=sys.stderr)
+    print(f"the wire in C: built {LIBRARY}", file=sys.stderr)
     return 0
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import Protocol
 
-from distrain.comm.engine import Engine
+from distrain.comm.engine.engine import Engine
 from distrain.comm.operation import Completion, Operation, Priority
 
 

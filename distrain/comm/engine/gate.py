@@ -1,7 +1,7 @@
 """Whose turn it is to call MPI: what the engine and calls of C know of each other.
 
 One thread at a time calls MPI. Besides the engine's thread that may be a caller that waits: in Python (see
-`Engine.wait`), or inside a call of C (`shared/csrc/caller.c`), which cannot ask the engine's lock.
+`Engine.wait`), or inside a call of C (`csrc/caller.c`), which cannot ask the engine's lock.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from distrain.comm import runtime
-from distrain.comm.narrow import WIRE_DTYPES
-from distrain.comm.node_first import NodeFirst
+from distrain.comm.messages.narrow import WIRE_DTYPES
 from distrain.comm.process_group import DistrainProcessGroup
 from distrain.comm.settings import CommSettings
+from distrain.comm.sync.node_first import NodeFirst
 from distrain.errors import ConfigError
 
 Hook = Callable[[Any, dist.GradBucket], torch.futures.Future]
@@ -61,7 +61,7 @@ def make_synchroniser(settings: CommSettings) -> Synchroniser:
     if settings.sync == "mpi":
         return Synchroniser(hook=_averaging(lambda group, data: group.mpi_allreduce(data)))
     if settings.sync == "horovod":
-        from distrain.comm.horovod import Horovod
+        from distrain.comm.sync.horovod import Horovod
 
         horovod = Horovod()
         return Synchroniser(hook=_timed(horovod.average), close=horovod.close)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrain.comm import tuning
+from distrain.comm.choice import tuning
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise, payload_rate

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from distrain.comm.plan import Plan
-from distrain.comm.shared import native
+from distrain.comm import native
+from distrain.comm.messages.plan import Plan
 from distrain.native_load import INT, LONG, POINTER
 from distrain.schedule.ir import Op
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from distrain.comm.shared import native
+from distrain.comm import native
 from distrain.native_load import INT, LONG, POINTER
 
 SPIN_SECONDS = 20e-6

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
-from distrain.comm.compiled import advance_all
-from distrain.comm.gate import Gate
-from distrain.comm.lineup import Lineup
+from distrain.comm.engine.gate import Gate
+from distrain.comm.engine.lineup import Lineup
+from distrain.comm.engine.watch import Exposure, Watch
+from distrain.comm.messages.compiled import advance_all
 from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
-from distrain.comm.rest import Pace, ring
-from distrain.comm.watch import Exposure, Watch
+from distrain.comm.process.rest import Pace, ring
 from distrain.errors import CommError, DistrainError
 
 log = logging.getLogger(__name__)

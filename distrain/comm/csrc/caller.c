@@ -1,6 +1,6 @@
 /* Allreduces that the calling thread carries out itself, as one call from Python.
  *
- * In the memory of a node, or between nodes by a route (../../csrc/route.c).
+ * In the memory of a node, or between nodes by a route (route.c).
  *
  * Through ctypes, with the checks in Python, the way into the exchange took longer than the exchange. The
  * type `Caller` looks at a tensor or an array, takes the channel if nobody has it, begins and waits for a
@@ -16,8 +16,8 @@
 #include <structmember.h>
 #include <time.h>
 
-#include "../../csrc/clock.h"
-#include "../../csrc/route.h"
+#include "clock.h"
+#include "route.h"
 #include "channel.h"
 #include "reduce.h"
 
@@ -339,11 +339,11 @@ static PyType_Slot SLOTS[] = {
     {Py_tp_init, caller_init},   {Py_tp_dealloc, caller_dealloc}, {Py_tp_methods, METHODS},
     {Py_tp_members, MEMBERS}, {0, NULL},
 };
-static PyType_Spec SPEC = {"distrain.comm.shared._shared.Caller", sizeof(caller), 0, Py_TPFLAGS_DEFAULT, SLOTS};
+static PyType_Spec SPEC = {"distrain.comm._wire.Caller", sizeof(caller), 0, Py_TPFLAGS_DEFAULT, SLOTS};
 
-PyMODINIT_FUNC PyInit__shared(void)
+PyMODINIT_FUNC PyInit__wire(void)
 {
-    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_shared", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_wire", NULL, -1, NULL, NULL, NULL, NULL, NULL};
     static struct { PyObject **text; const char *value; } texts[] = {
         {&str_dtype, "dtype"}, {&str_is_cpu, "is_cpu"}, {&str_is_neg, "is_neg"}, {&str_is_conj, "is_conj"},
         {&str_is_contiguous, "is_contiguous"}, {&str_data_ptr, "data_ptr"}, {&str_numel, "numel"},

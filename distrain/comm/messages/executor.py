@@ -27,8 +27,8 @@ from mpi4py import MPI
 
 from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.messages.plan import Move, Plan, PlannedStep
 from distrain.comm.operation import Operation
-from distrain.comm.plan import Move, Plan, PlannedStep
 from distrain.schedule.ir import Op
 
 _Arrival = tuple[Op, int, int, np.ndarray]  # what to do, first element, one past the last, staging area
@@ -220,7 +220,7 @@ class ScheduleOperation(Operation):
             posted += 1
         return posted, arrivals
 
-    # What `narrow.py` and `pointers.py` do in another way.
+    # What `narrow.py` and `device/pointers.py` do in another way.
 
     _stages_copies = False  # also what is copied lands in a staging area
 

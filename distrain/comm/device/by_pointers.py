@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from distrain.comm import side
 from distrain.comm.buffers import FlatBuffer
-from distrain.comm.device import HostSide, check_dense, check_places, held, is_contiguous
-from distrain.comm.exchange import MessageOperation
-from distrain.comm.pointers import DeviceBuffer, PointerMessages, pointer
-from distrain.comm.side import Side
+from distrain.comm.device import side
+from distrain.comm.device.by_host import HostSide, check_dense, check_places, held, is_contiguous
+from distrain.comm.device.pointers import DeviceBuffer, PointerMessages, pointer
+from distrain.comm.device.side import Side
+from distrain.comm.messages.exchange import MessageOperation
 
 if TYPE_CHECKING:
     from distrain.comm.operation import Operation

@@ -1,0 +1,1 @@
+"""Which algorithm runs: as set, by the table of `distrain tune`, or by formulas."""

@@ -1,0 +1,1 @@
+"""Tensors of GPUs: through the memory of the host, or by pointers that MPI takes."""

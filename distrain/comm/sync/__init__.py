@@ -1,0 +1,1 @@
+"""Who averages the gradients of DDP, and in which buckets they travel."""
