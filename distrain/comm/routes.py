@@ -26,9 +26,9 @@ from distrain.comm.messages.compiled import (
     CompiledOperation,
     codes_of,
 )
-from distrain.comm.messages.plan import Plan
 from distrain.comm.messages.program import ERROR, Program
 from distrain.comm.operation import Operation
+from distrain.comm.plans import Planned
 from distrain.comm.shared.caller import DONE, LONGEST_BYTES, REDUCTIONS, rows
 from distrain.comm.supervision.call import Call
 
@@ -58,9 +58,7 @@ class Route:
 
     Args:
         wire: a `Wire`, of the group.
-        plan: what this rank does between the nodes.
-        lanes: tags that a call takes.
-        layered: nodes combine in their memory first; see `levels.py`.
+        planned: what this rank does, between the nodes or alone.
         program: the plan for the C side.
         buffer: such a payload.
         reduction: how it is combined.
@@ -69,9 +67,7 @@ class Route:
     def __init__(
         self,
         wire: Any,
-        plan: Plan,
-        lanes: int,
-        layered: bool,
+        planned: Planned,
         program: Program,
         buffer: FlatBuffer,
         reduction: Reduction,
@@ -79,8 +75,8 @@ class Route:
         codes = codes_of(buffer.dtype, reduction)
         assert codes is not None  # a CompiledOperation has run it
         type_code, numbers, op = codes
-        self.plan, self.program, self.codes = plan, program, codes
-        self.levels = wire.levels if layered else None
+        self.plan, self.program, self.codes = planned.plan, program, codes
+        self.levels = wire.levels if planned.layered else None
         self.run = program.take()
         self.staging: np.ndarray = np.empty(program.staging_bytes, np.uint8)
         call = Call(0, "allreduce", buffer.count, buffer.dtype, reduction)
@@ -102,7 +98,7 @@ class Route:
             length=len(part),
             itemsize=buffer.itemsize,
             numbers=numbers,
-            lanes=lanes,
+            lanes=planned.tags,
             mark=wire.tags.mark(call),
             spin=SPIN_SHORT if short else SPIN,
             longest=LONGEST,

@@ -6,7 +6,6 @@ uses a Wire.
 
 from __future__ import annotations
 
-import threading
 import time
 
 import torch
@@ -18,14 +17,15 @@ from distrain.comm.callbacks import Callback, InnerQueue
 from distrain.comm.choice.chooser import Chooser
 from distrain.comm.device.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOperation
 from distrain.comm.engine.engine import Engine
-from distrain.comm.levels import BETWEEN, Levels, LevelsOperation, inside
+from distrain.comm.levels import Levels, LevelsOperation, inside
 from distrain.comm.messages.compiled import CompiledOperation, codes_of
 from distrain.comm.messages.executor import ScheduleOperation
 from distrain.comm.messages.narrow import NarrowOperation
-from distrain.comm.messages.plan import Plan, make_plan
-from distrain.comm.messages.program import LONGEST_MESSAGE, Program, library
+from distrain.comm.messages.plan import Plan
+from distrain.comm.messages.program import LONGEST_MESSAGE, library
 from distrain.comm.messages.tags import Tags
 from distrain.comm.operation import Operation
+from distrain.comm.plans import Plans
 from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import call_before, last_call
@@ -38,17 +38,10 @@ from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
 from distrain.errors import LaunchError
-from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective
-from distrain.schedule.registry import generate
 
 # The MPI standard promises tags up to here; most libraries allow more.
 SMALLEST_TAG_LIMIT = 32767
-# Segments of one color in flight: half a megabyte keeps a link of a few Gbit/s busy while this rank sleeps
-# and adds. Four were enough for the mean, eight also for the slowest of many ranks.
-WINDOW = 8
-# Plans kept per communicator; a model has as many as it has sizes of gradient buckets.
-PLANS_KEPT = 256
 
 
 class Wire:
@@ -104,11 +97,6 @@ class Wire:
             self._roll = Roll(comm, self.first_user_tag - 1, members)
         self.user_tags = int(limit) - self.first_user_tag
         self.pool = StagingPool()
-        # The plan, the tags to take, and whether nodes combine in memory. What was chosen stays: choosing
-        # costs as much as ten messages.
-        self._plans: dict[tuple[Choice | None, Collective, int, int, bool, int], tuple[Plan, int, bool]] = {}
-        self._plan_lock = threading.Lock()
-        self._programs: dict[int, Program] = {}  # by id of the plan: the same for the C side
         self.pointers = False  # MPI gets pointers of GPUs; on all ranks or on none
         self.compiled = (
             library() is not None
@@ -116,6 +104,7 @@ class Wire:
             and (settings.segment_bytes or 0) <= LONGEST_MESSAGE
         )
         self.chooser = chooser or Chooser(settings)
+        self.plans = Plans(self.rank, nodes, self.chooser, levels)
         self.routes = make_routes(self)
         ways = (self.direct, self.routes)
         # What carries out a call at once, if anything does.
@@ -156,8 +145,8 @@ class Wire:
         if isinstance(buffer, DeviceBuffer):
             return self._on_device(buffer, reduction, collective, kind, call)
         if wire_dtype is not None:
-            plan, lanes, _ = self._plan(collective, buffer, able=False)
-            first_tag = self._first_tag(lanes, call)
+            plan, tags, _ = self.plans.of(collective, buffer.count, buffer.itemsize, able=False)
+            first_tag = self._first_tag(tags, call)
             narrow = (wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
             return self._proving(NarrowOperation(*narrow), call)
         # Memory of the node serves one collective after the other; those of callbacks have no such order.
@@ -168,10 +157,10 @@ class Wire:
             return SharedOperation(self.channel, buffer.tensor, reduction, collective, kind)
         levels, within = self.levels, inside(reduction)
         able = ordered and collective is Collective.ALLREDUCE and self._able(buffer, reduction)
-        plan, lanes, layered = self._plan(collective, buffer, able)
+        plan, tags, layered = self.plans.of(collective, buffer.count, buffer.itemsize, able)
         if levels is None or not layered:
-            return self._messages(plan, lanes, buffer, reduction, self.comm, kind, call)
-        between = self._messages(plan, lanes, levels.part_of(buffer), within, levels.across, kind, call)
+            return self._messages(plan, tags, buffer, reduction, self.comm, kind, call)
+        between = self._messages(plan, tags, levels.part_of(buffer), within, levels.across, kind, call)
         whole = LevelsOperation(levels, buffer, reduction, between, self.comm.handle, self.size, kind)
         return self._proving(whole, call)
 
@@ -185,8 +174,8 @@ class Wire:
     ) -> Operation:
         """Return the operation that combines a payload in the memory of a GPU."""
         least = SEGMENT_BYTES if self.settings.segment_bytes is None else 0
-        plan, lanes, _ = self._plan(collective, buffer, able=False, least_segment=least)
-        first_tag = self._first_tag(lanes, call)
+        plan, tags, _ = self.plans.of(collective, buffer.count, buffer.itemsize, False, least)
+        first_tag = self._first_tag(tags, call)
         pool = buffer.side.pool
         operation = PointerOperation(plan, buffer, reduction, self.comm, first_tag, pool, kind)
         return self._proving(operation, call)
@@ -194,7 +183,7 @@ class Wire:
     def _messages(
         self,
         plan: Plan,
-        lanes: int,
+        tags: int,
         buffer: FlatBuffer,
         reduction: Reduction,
         comm: MPI.Intracomm,
@@ -202,19 +191,19 @@ class Wire:
         call: Call | None,
     ) -> Operation:
         """Return the operation that runs a plan."""
-        first_tag = self._first_tag(lanes, call)
+        first_tag = self._first_tag(tags, call)
         codes = codes_of(buffer.dtype, reduction) if self.compiled else None
         if codes is not None:
-            program = self._program(plan, buffer.itemsize)
+            program = self.plans.program(plan, buffer.itemsize)
             compiled = (plan, program, codes, buffer, reduction, comm, first_tag, self.pool, kind)
             return self._proving(CompiledOperation(*compiled), call)
         return self._proving(
             ScheduleOperation(plan, buffer, reduction, comm, first_tag, self.pool, kind), call
         )
 
-    def _first_tag(self, lanes: int, call: Call | None) -> int:
+    def _first_tag(self, count: int, call: Call | None) -> int:
         """Return the first tag of a Schedule's messages; another where ranks call other things."""
-        return self.take_tags(lanes, call is not None) + (0 if call is None else self.tags.mark(call))
+        return self.take_tags(count, call is not None) + (0 if call is None else self.tags.mark(call))
 
     def take_tags(self, count: int, marked: bool = False) -> int:
         """Return the first of so many tags for the messages of a call. `marked`: a mark will be added."""
@@ -238,8 +227,9 @@ class Wire:
         """Return how such an allreduce goes in one call of C; None: it does not."""
         if self.chooser.forced is not None or codes_of(buffer.dtype, reduction) is None:
             return None
-        plan, lanes, layered = self._plan(Collective.ALLREDUCE, buffer, self._able(buffer, reduction))
-        return Route(self, plan, lanes, layered, self._program(plan, buffer.itemsize), buffer, reduction)
+        able = self._able(buffer, reduction)
+        planned = self.plans.of(Collective.ALLREDUCE, buffer.count, buffer.itemsize, able)
+        return Route(self, planned, self.plans.program(planned.plan, buffer.itemsize), buffer, reduction)
 
     def _able(self, buffer: FlatBuffer, reduction: Reduction) -> bool:
         """Return whether the memory of nodes may serve an allreduce; see `levels.py`."""
@@ -308,51 +298,6 @@ class Wire:
         elif self._roll is not None:
             late = operation.proves_agreement or isinstance(operation, SharedOperation)
             operation.guard = self._roll.enter(call, late)
-
-    def _plan(
-        self, collective: Collective, buffer: FlatBuffer, able: bool, least_segment: int = 0
-    ) -> tuple[Plan, int, bool]:
-        """Return this rank's plan, the tags to take for it, and whether it is one between nodes.
-
-        The lanes of a plan depend on the payload, the tags taken must not: ranks that disagree
-        about a size would from then on talk past each other without an error.
-
-        Args:
-            collective: what is computed.
-            buffer: the payload.
-            able: the memory of nodes may serve; see `levels.py`.
-            least_segment: bytes; where the choice is of shorter messages, they are so long.
-        """
-        count, itemsize = buffer.count, buffer.itemsize
-        key = (self.chooser.forced, collective, count, itemsize, able, least_segment)
-        with self._plan_lock:  # callbacks call from threads of their own
-            if key not in self._plans:
-                if len(self._plans) >= PLANS_KEPT:
-                    oldest, *_ = self._plans.pop(next(iter(self._plans)))
-                    self._programs.pop(id(oldest), None)
-                self._plans[key] = self._new_plan(collective, count, itemsize, able, least_segment)
-            return self._plans[key]
-
-    def _new_plan(
-        self, collective: Collective, count: int, itemsize: int, able: bool, least_segment: int
-    ) -> tuple[Plan, int, bool]:
-        choice = self.chooser.choose(self.nodes, collective, count * itemsize)
-        layered = self.levels is not None and able and choice.algorithm in BETWEEN
-        nodes, rank, algorithm = self.nodes, self.rank, choice.algorithm
-        if self.levels is not None and layered:
-            count, algorithm = len(self.levels.part(count, itemsize)), BETWEEN[choice.algorithm]
-            nodes, rank = tuple(range(self.levels.nodes)), self.levels.node
-        schedule = generate(algorithm, len(nodes), choice.colors, collective=collective, nodes=nodes)
-        segment = max(choice.segment_bytes, least_segment)
-        plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
-        return plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered
-
-    def _program(self, plan: Plan, itemsize: int) -> Program:
-        """Return a plan of `_plan` as tables for C, made once."""
-        with self._plan_lock:
-            if id(plan) not in self._programs:
-                self._programs[id(plan)] = Program(plan, itemsize)
-            return self._programs[id(plan)]
 
     def close(self) -> None:
         """Free the communicator. To be called by all ranks of the group, when all is complete.

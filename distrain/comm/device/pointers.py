@@ -2,7 +2,7 @@
 
 As in `messages/executor.py`, but a step's sums are work of the GPU, which runs them when it can. Until they
 have run, the lane stands still: its next step would send what they make, receive where they read, or use
-their staging areas again. Other lanes go on. Nobody blocks; the engine asks marks. """
+their staging areas again. Other lanes go on. Nobody blocks; the engine asks marks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reducer, Reduction
 from distrain.comm.device.side import Mark, Side
 from distrain.comm.messages.exchange import MessageOperation
-from distrain.comm.messages.executor import ScheduleOperation, _Arrival, _Lane
+from distrain.comm.messages.executor import ScheduleOperation, Arrival, Lane
 
 # A segment costs some 100 µs of Python and of starting a sum, whatever its length, and a link of 100 Gbit/s
 # carries a megabyte meanwhile. Used where `comm.segment_bytes` is not set.
@@ -93,7 +93,7 @@ class PointerOperation(ScheduleOperation):
         assert isinstance(self._buffer, DeviceBuffer)
         self._side = self._buffer.side
         self._pool = self._side.pool
-        self._summing: deque[tuple[_Lane, Mark]] = deque()  # lanes that stand still, oldest first
+        self._summing: deque[tuple[Lane, Mark]] = deque()  # lanes that stand still, oldest first
         self._last: Mark | None = None
         self.algorithm = f"{self._plan.title} on the GPU"
 
@@ -112,7 +112,7 @@ class PointerOperation(ScheduleOperation):
                     self._advance(lane)
             return super().progress()
 
-    def _advance(self, lane: _Lane) -> None:
+    def _advance(self, lane: Lane) -> None:
         while lane.open == 0:
             if timeline.current() is not None:
                 self._record(lane)
@@ -122,7 +122,7 @@ class PointerOperation(ScheduleOperation):
             if not self._next_step(lane):
                 return
 
-    def _sums(self, arrivals: list[_Arrival]) -> Callable[[], None]:
+    def _sums(self, arrivals: list[Arrival]) -> Callable[[], None]:
         def run() -> None:
             for op, start, stop, area in arrivals:
                 self._take_in(op, start, stop, area)

@@ -17,15 +17,8 @@ from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
 from distrain.comm.device.by_host import HostSide, held, is_plain, pieces
 from distrain.comm.group import forms
-from distrain.comm.group.base import (
-    GroupBase,
-    as_list,
-    factor_of,
-    limit,
-    limited,
-    reduction_of,
-    scaled,
-)
+from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
+from distrain.comm.group.base import GroupBase
 from distrain.comm.group.sparse import sparse_allreduce
 from distrain.comm.messages.exchange import MpiOperation
 from distrain.comm.operation import Operation

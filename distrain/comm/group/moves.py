@@ -16,7 +16,8 @@ from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
 from distrain.comm.device.by_host import HostSide
 from distrain.comm.device.by_pointers import Payloads
 from distrain.comm.group import forms
-from distrain.comm.group.base import SPARE_SECONDS, as_list, limited, only, only_list
+from distrain.comm.group.arguments import as_list, limited, only, only_list
+from distrain.comm.group.base import SPARE_SECONDS
 from distrain.comm.group.monitored import MonitoredBarrier
 from distrain.comm.group.reductions import Reductions
 from distrain.comm.messages.exchange import PIECE_BYTES, Message, barrier_operation, broadcast_operation

@@ -15,7 +15,7 @@ from distrain.comm.buffers import Reduction, byte_tensor
 from distrain.comm.device.by_pointers import Payloads
 from distrain.comm.group import forms
 from distrain.comm.group.allreduces import Allreduces
-from distrain.comm.group.base import (
+from distrain.comm.group.arguments import (
     factor_of,
     limited,
     only,

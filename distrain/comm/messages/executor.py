@@ -31,10 +31,10 @@ from distrain.comm.messages.plan import Move, Plan, PlannedStep
 from distrain.comm.operation import Operation
 from distrain.schedule.ir import Op
 
-_Arrival = tuple[Op, int, int, np.ndarray]  # what to do, first element, one past the last, staging area
+Arrival = tuple[Op, int, int, np.ndarray]  # what to do, first element, one past the last, staging area
 
 
-class _Lane:
+class Lane:
     """One stream of messages: where it stands, and what it still waits for."""
 
     __slots__ = (
@@ -57,8 +57,8 @@ class _Lane:
         self.step = 0
         self.open = 0  # requests of the running step that are not complete
         self.open_early = 0  # the same for receives of the next step, posted early
-        self.arrivals: list[_Arrival] = []
-        self.early_arrivals: list[_Arrival] | None = None  # None: not posted early
+        self.arrivals: list[Arrival] = []
+        self.early_arrivals: list[Arrival] | None = None  # None: not posted early
         self.entered = 0.0  # when its running step began
         self.areas: list[np.ndarray] = []  # staging areas that the step's sends read
 
@@ -93,9 +93,9 @@ class ScheduleOperation(Operation):
         self._reduce = buffer.reducer(reduction)
         self._divide = reduction is Reduction.AVG
         self._requests: list[MPI.Request] = []
-        self._owners: list[tuple[_Lane, int]] = []  # the lane and step of each request
+        self._owners: list[tuple[Lane, int]] = []  # the lane and step of each request
         self._lanes = [
-            _Lane(color, slot, first_tag + color * plan.window + slot)
+            Lane(color, slot, first_tag + color * plan.window + slot)
             for color in range(len(plan.colors))
             for slot in range(plan.window)
             if plan.colors[color]
@@ -124,7 +124,7 @@ class ScheduleOperation(Operation):
         return True
 
     def _collect(self, done: list[int]) -> None:
-        ready: list[_Lane] = []
+        ready: list[Lane] = []
         for index in done:
             lane, step = self._owners[index]
             if step == lane.step:
@@ -143,7 +143,7 @@ class ScheduleOperation(Operation):
         for lane in ready:
             self._advance(lane)
 
-    def _advance(self, lane: _Lane) -> None:
+    def _advance(self, lane: Lane) -> None:
         """Go on from step to step, and segment to segment, until something must be waited for."""
         while lane.open == 0:
             if timeline.current() is not None:
@@ -153,7 +153,7 @@ class ScheduleOperation(Operation):
             if not self._next_step(lane):
                 return
 
-    def _next_step(self, lane: _Lane) -> bool:
+    def _next_step(self, lane: Lane) -> bool:
         """Leave a step whose arrivals are taken in, and enter the next; return False if there is none."""
         for *_, area in lane.arrivals:
             self._pool.give(area)
@@ -170,7 +170,7 @@ class ScheduleOperation(Operation):
         self._enter(lane)
         return True
 
-    def _enter(self, lane: _Lane) -> None:
+    def _enter(self, lane: Lane) -> None:
         """Post the messages of the lane's step, and early receives of the one after it."""
         steps = self._plan.colors[lane.color]
         step = steps[lane.step]
@@ -194,7 +194,7 @@ class ScheduleOperation(Operation):
             after = steps[lane.step + 1]
             lane.open_early, lane.early_arrivals = self._post_receives(lane, after, lane.step + 1)
 
-    def _record(self, lane: _Lane) -> None:
+    def _record(self, lane: Lane) -> None:
         """Add the step that a lane has just done to the timeline."""
         trace = timeline.current()
         if trace is not None:
@@ -202,7 +202,7 @@ class ScheduleOperation(Operation):
             name, track = f"segment {lane.segment} step {number}", f"color {lane.color} lane"
             trace.add_parallel(name, track, lane.entered, time.perf_counter(), collective=self.algorithm)
 
-    def _post_receives(self, lane: _Lane, step: PlannedStep, number: int) -> tuple[int, list[_Arrival]]:
+    def _post_receives(self, lane: Lane, step: PlannedStep, number: int) -> tuple[int, list[Arrival]]:
         posted, arrivals = 0, []
         for move in step.receives:
             start, stop = move.segment(lane.segment, self._plan.segments)
@@ -232,7 +232,7 @@ class ScheduleOperation(Operation):
         """Return the bytes of a staging area into which MPI receives."""
         return area[:size_bytes]
 
-    def _outgoing(self, lane: _Lane, start: int, stop: int) -> np.ndarray:
+    def _outgoing(self, lane: Lane, start: int, stop: int) -> np.ndarray:
         """Return the bytes to send for these elements."""
         return self._buffer.window(start, stop)
 
@@ -241,7 +241,7 @@ class ScheduleOperation(Operation):
         mine = self._buffer.elements(start, stop)
         self._reduce(mine, self._buffer.typed(area, stop - start), out=mine)
 
-    def _track(self, request: MPI.Request, lane: _Lane, step: int) -> None:
+    def _track(self, request: MPI.Request, lane: Lane, step: int) -> None:
         self._requests.append(request)
         self._owners.append((lane, step))
 

@@ -15,7 +15,7 @@ import torch
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.messages.executor import ScheduleOperation, _Lane
+from distrain.comm.messages.executor import ScheduleOperation, Lane
 from distrain.comm.messages.plan import Plan
 from distrain.errors import UsageError
 from distrain.schedule.ir import Op
@@ -64,7 +64,7 @@ class NarrowOperation(ScheduleOperation):
     def _narrow_view(self, area: np.ndarray, count: int) -> torch.Tensor:
         return torch.from_numpy(area[: 2 * count]).view(self._wire_dtype)
 
-    def _outgoing(self, lane: _Lane, start: int, stop: int) -> np.ndarray:
+    def _outgoing(self, lane: Lane, start: int, stop: int) -> np.ndarray:
         """Round these elements, in place too, and return the rounded ones."""
         size_bytes = 2 * (stop - start)
         area = self._pool.take(size_bytes)

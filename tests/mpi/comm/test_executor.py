@@ -12,8 +12,9 @@ from wire_cases import COUNTS, DTYPES, decoding, everyone, noise, same_bits, sim
 
 from distrain.comm import runtime
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.plans import WINDOW
 from distrain.comm.settings import CommSettings
-from distrain.comm.wire import WINDOW, Wire
+from distrain.comm.wire import Wire
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import generate, names
 from distrain.world import World, split
