@@ -17,7 +17,7 @@ from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reducer, Reduction
 from distrain.comm.device.side import Mark, Side
 from distrain.comm.messages.exchange import MessageOperation
-from distrain.comm.messages.executor import ScheduleOperation, Arrival, Lane
+from distrain.comm.messages.executor import Arrival, Lane, ScheduleOperation
 
 # A segment costs some 100 µs of Python and of starting a sum, whatever its length, and a link of 100 Gbit/s
 # carries a megabyte meanwhile. Used where `comm.segment_bytes` is not set.

@@ -15,7 +15,7 @@ import torch
 from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.messages.executor import ScheduleOperation, Lane
+from distrain.comm.messages.executor import Lane, ScheduleOperation
 from distrain.comm.messages.plan import Plan
 from distrain.errors import UsageError
 from distrain.schedule.ir import Op
