@@ -1,4 +1,4 @@
-"""Whole jobs on nodes of the test's making, two ranks each: training, a broken rank, calls that differ."""
+"""Whole jobs on nodes of the test's making, two ranks each: a broken rank, calls that differ."""
 
 from __future__ import annotations
 
@@ -27,36 +27,6 @@ world = distrain.init_process_group(
     CommSettings(stall_seconds=0.5, abort_seconds=2, algorithm="hierarchical")
 )
 """
-
-
-def test_gradients_go_through_the_memory_of_the_nodes(tmp_path: Path) -> None:
-    """Against one process with all samples; and a subgroup that has one rank a node goes by messages."""
-    script = (
-        PREAMBLE
-        + """
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 10))
-samples = torch.randn(8, 40)
-model(samples).square().mean().backward()
-whole = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).clone()
-model.zero_grad()
-parallel = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.01)
-parallel(samples[2 * world.rank :][:2]).square().mean().backward()
-mine = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
-assert torch.allclose(mine, whole, atol=1e-6), (mine - whole).abs().max()
-work = dist.all_reduce(mine, async_op=True)
-work.wait()
-assert work.algorithm == "memory of the nodes, multicolor_ring/2 between them", work.algorithm
-pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
-tensor = torch.tensor([10.0**world.rank])
-dist.all_reduce(tensor, group=pairs[world.rank // 2])
-assert tensor.item() == (11.0, 1100.0)[world.rank // 2]
-assert pairs[world.rank // 2]._wire.levels is None
-distrain.destroy_process_group()
-"""
-    )
-    job = mpirun(script, tmp_path, ranks=4)
-    assert job.returncode == 0, job.stderr
 
 
 @pytest.mark.parametrize(

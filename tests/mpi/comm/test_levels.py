@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from wire_cases import decoding, everyone, noise
 
 from distrain.comm import native, runtime
 from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.choice.chooser import Chooser
 from distrain.comm.levels import BETWEEN, WHOLE_BYTES, LevelsOperation, open_levels
 from distrain.comm.settings import CommSettings
 from distrain.comm.supervision.members import Members
@@ -124,3 +127,34 @@ def test_groups_of_other_shapes_have_no_levels(world: World, nodes: tuple[int, .
     wire.engine.wait(wire.engine.submit(wire.reduction(FlatBuffer(payload), Reduction.SUM)))
     assert payload.eq(everyone(wire.size)).all()
     wire.close()
+
+
+def test_gradients_go_through_the_memory_of_the_nodes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against one process with all samples; and a subgroup that has one rank a node goes by messages."""
+    state = runtime.current()
+    settings = CommSettings(algorithm="hierarchical")
+    monkeypatch.setattr(state, "settings", settings)
+    monkeypatch.setattr(state, "chooser", Chooser(settings))
+    monkeypatch.setattr(state, "world", World.of(world.rank, ["a", "b", "a", "b"]))
+    group, *pairs = (dist.new_group(ranks) for ranks in (None, [0, 1], [2, 3]))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.Tanh(), torch.nn.Linear(300, 10))
+    samples = torch.randn(8, 40)
+    model(samples).square().mean().backward()
+    whole = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).clone()
+    model.zero_grad()
+    parallel = DistributedDataParallel(model, bucket_cap_mb=0.01, process_group=group)
+    parallel(samples[2 * world.rank :][:2]).square().mean().backward()
+    mine = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    assert torch.allclose(mine, whole, atol=1e-6), (mine - whole).abs().max()
+    work = dist.all_reduce(mine, async_op=True, group=group)
+    work.wait()
+    assert work.algorithm == "memory of the nodes, multicolor_ring/2 between them", work.algorithm
+    pair = pairs[world.rank // 2]
+    tensor = torch.tensor([10.0**world.rank])
+    dist.all_reduce(tensor, group=pair)
+    assert tensor.item() == (11.0, 1100.0)[world.rank // 2] and pair._wire.levels is None
+    del parallel  # its hooks hold the group
+    for made in (group, *pairs):
+        if made is not dist.GroupMember.NON_GROUP_MEMBER:
+            dist.destroy_process_group(made)
