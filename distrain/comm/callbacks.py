@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
+from distrain.comm import turns
+
 _here = threading.local()
 _threads: set[int] = set()  # those in a callback: where there are none, nobody need look
 
@@ -85,9 +87,19 @@ def current() -> Callback | None:
 
 
 def of(cause: Cause | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs as the callback that a cause stands for; None: as one of nothing known."""
+    """Return a function that runs as the callback that a cause stands for; None: as one of nothing known.
+
+    Only the former takes turns with others (see `turns.py`): the latter's collectives keep the order of their
+    group, and may wait in C.
+    """
 
     def run(*args: Any) -> Any:
+        if cause is None:
+            return marked(*args)
+        with turns.taken():
+            return marked(*args)
+
+    def marked(*args: Any) -> Any:
         before, thread = getattr(_here, "callback", None), threading.get_ident()
         _here.callback = None if cause is None else Callback(cause)
         _threads.add(thread)

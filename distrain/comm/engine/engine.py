@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+from distrain.comm import turns
 from distrain.comm.engine.gate import Gate
 from distrain.comm.engine.lineup import Lineup
 from distrain.comm.engine.watch import Exposure, Watch
@@ -125,17 +126,18 @@ class Engine:
         if completion.is_done:
             return completion.wait()
         begin = time.perf_counter()
-        try:
-            if self._becomes_guest(completion):
-                self._work_as_guest(completion, timeout_seconds)
-                if timeout_seconds is not None:
-                    timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
-            else:
-                with self._lock:
-                    self._changed.notify()
-            return completion.wait(timeout_seconds)
-        finally:
-            self.exposed.blocked(time.perf_counter() - begin)
+        with turns.given_up():
+            try:
+                if self._becomes_guest(completion):
+                    self._work_as_guest(completion, timeout_seconds)
+                    if timeout_seconds is not None:
+                        timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
+                else:
+                    with self._lock:
+                        self._changed.notify()
+                return completion.wait(timeout_seconds)
+            finally:
+                self.exposed.blocked(time.perf_counter() - begin)
 
     def explain(self, completion: Completion) -> str:
         """Ask the other ranks about a late operation; return lines that say what they do, if they can."""

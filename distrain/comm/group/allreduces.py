@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from mpi4py import MPI
 from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
 from distrain.comm.device.by_host import HostSide, held, is_plain, pieces
-from distrain.comm.group import forms
+from distrain.comm.group import forms, modes
 from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
 from distrain.comm.group.base import GroupBase
 from distrain.comm.group.sparse import sparse_allreduce
@@ -56,7 +57,13 @@ class Allreduces(GroupBase):
             tensor: other name of `tensors`.
             op: other name of the operation.
         """
-        if self._quick is not None and self._coalescing is None and callbacks.current() is None:
+        watched = modes.are_on()
+        if (
+            self._quick is not None
+            and self._coalescing is None
+            and callbacks.current() is None
+            and not watched
+        ):
             answer = self._quick.tensors(tensors, opts)
             if answer is None and self._free_quick():
                 answer = self._quick.tensors(tensors, opts)
@@ -67,6 +74,9 @@ class Allreduces(GroupBase):
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
+        if watched:
+            carry_out = functools.partial(self._general_allreduce, tensors, opts)
+            return limited(modes.shown(self, "allreduce", [as_list(tensors), opts], carry_out), opts)
         return limited(self._general_allreduce(tensors, opts), opts)
 
     @forms.takes(forms.ALLREDUCE_COALESCED)

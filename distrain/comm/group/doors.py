@@ -1,7 +1,8 @@
 """Functions of torch that know its own backends only, opened for groups of this one.
 
 `monitored_barrier` and `_set_pg_timeout` ask for gloo or NCCL by name. `collect_all` goes past the Python
-half of a Future, which has to know that somebody is called back (see `future.py`).
+half of a Future, which has to know that somebody is called back (see `future.py`). Who waits for a Future in
+a callback lets others run meanwhile (`turns.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from distrain.comm import callbacks
+from distrain.comm import callbacks, turns
 from distrain.comm.callbacks import Cause
 from distrain.comm.future import CollectiveFuture
 
 
 def open_doors(kind: type[dist.ProcessGroup]) -> None:
-    """Let `monitored_barrier`, `_set_pg_timeout` and `collect_all` reach groups of this kind.
+    """Let `monitored_barrier`, `_set_pg_timeout` and what collects Futures or waits for them know this kind.
 
     Others go torch's way. A module that has imported one of these names from torch before distrain was
     imported keeps torch's.
@@ -29,6 +30,8 @@ def open_doors(kind: type[dist.ProcessGroup]) -> None:
     plain_barrier: Callable[..., None] = c10d.monitored_barrier
     plain_timeout: Callable[..., None] = c10d._set_pg_timeout
     plain_collect: Callable[..., Any] = torch.futures.collect_all
+    plain_wait: Callable[..., Any] = torch.futures.Future.wait
+    plain_wait_all: Callable[..., Any] = torch.futures.wait_all
 
     def ours(group: Any) -> Any:
         """Return the group if it is of this kind and this rank belongs to it."""
@@ -67,6 +70,17 @@ def open_doors(kind: type[dist.ProcessGroup]) -> None:
         plain_collect(futures).add_done_callback(callbacks.of(None, lambda done: chained.finish(done.value)))
         return chained
 
-    torch.futures.collect_all = collect_all
+    @functools.wraps(plain_wait)
+    def wait(future: Any) -> Any:
+        with turns.given_up():
+            return plain_wait(future)
+
+    @functools.wraps(plain_wait_all)
+    def wait_all(futures: list[Any]) -> Any:
+        with turns.given_up():
+            return plain_wait_all(futures)
+
+    futures: Any = torch.futures
+    futures.collect_all, futures.wait_all, futures.Future.wait = collect_all, wait_all, wait
     c10d.monitored_barrier = dist.monitored_barrier = monitored_barrier
     c10d._set_pg_timeout = set_pg_timeout

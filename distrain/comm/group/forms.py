@@ -14,6 +14,8 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import AllgatherOptions
 
+from distrain.comm.group import modes
+
 # What a short form may give, and the field of the options that it is.
 _FIELDS = {"root": "rootRank", "op": "reduceOp", "timeout": "timeout"}
 
@@ -106,9 +108,10 @@ def takes(form: Form) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
         @functools.wraps(method)
         def call(self: Any, *args: Any, **words: Any) -> Any:
-            if not words and form.is_full(args):
-                return method(self, *args)
-            return method(self, *form.full(name, args, words))
+            full = args if not words and form.is_full(args) else form.full(name, args, words)
+            if modes.are_on():
+                return modes.shown(self, name, full, lambda: method(self, *full))
+            return method(self, *full)
 
         return call
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +13,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import ddp_zero_hook as hooks
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as powersgd
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
+from distrain.comm import turns
 from distrain.world import World
 
 COUNT = 6
@@ -112,6 +118,87 @@ def test_powersgd_with_several_buckets(world: World, group: dist.ProcessGroup) -
         dist.all_gather(all_of_them, mine, group=group)
         assert all(torch.equal(mine, theirs) for theirs in all_of_them)
         assert mine.abs().sum() > 0
+
+
+def test_callbacks_do_not_run_into_each_other(world: World, group: dist.ProcessGroup) -> None:
+    """Each counts without a lock; so may those that run at once, in the thread that asks for them."""
+    counted = 0
+
+    def back(_: torch.futures.Future) -> None:
+        nonlocal counted
+        before = counted
+        time.sleep(0.01)
+        counted = before + 1
+
+    works = [dist.all_reduce(torch.ones(5), group=group, async_op=True) for _ in range(COUNT)]
+    futures = [work.get_future() for work in works]
+    chained = [future.then(back) for future in futures]
+    futures[-1].wait()
+    chained.append(futures[-1].then(back))
+    torch.futures.wait_all(chained)
+    assert counted == COUNT + 1
+
+
+WAITS = {"wait": lambda future: future.wait(), "wait_all": lambda future: torch.futures.wait_all([future])}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_callback_that_waits_lets_another_run(
+    group: dist.ProcessGroup, wait: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", threading.TIMEOUT_MAX)
+    awaited: torch.futures.Future = torch.futures.Future()
+    has_begun = threading.Event()
+
+    def first(_: torch.futures.Future) -> object:
+        has_begun.set()
+        return wait(awaited)
+
+    def second(_: torch.futures.Future) -> torch.Tensor:
+        tensor = torch.ones(300)
+        dist.all_reduce(tensor, group=group)
+        return tensor
+
+    works = [dist.all_reduce(torch.ones(5), group=group, async_op=True) for _ in range(2)]
+    threading.Thread(target=works[0].get_future().then, args=[first]).start()
+    has_begun.wait()
+    result = works[1].get_future().then(second).wait()
+    assert result.unique().tolist() == [group.size()]
+    awaited.set_result(result)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+@pytest.mark.parametrize("shard_buckets", [False, True])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_ddp_steps_the_sharded_optimizer_in_its_hook(
+    world: World, group: dist.ProcessGroup, interleaved: bool, shard_buckets: bool
+) -> None:
+    torch.manual_seed(5)
+    net = nn.Sequential(*(nn.Linear(24, 24) for _ in range(8)))
+    alone = copy.deepcopy(net)
+    model = DistributedDataParallel(net, process_group=group, bucket_cap_mb=0.003)
+    zero = ZeroRedundancyOptimizer(
+        model.parameters(),
+        torch.optim.SGD,
+        process_group=group,
+        overlap_with_ddp=True,
+        lr=0.1,
+        momentum=0.9,
+    )
+    stepping = hooks.hook_with_zero_step_interleaved if interleaved else hooks.hook_with_zero_step
+    model.register_comm_hook(None, stepping(allreduce_hook, model, zero, shard_buckets))
+    usual = torch.optim.SGD(alone.parameters(), lr=0.1, momentum=0.9)
+    every = torch.randn(world.size, 8, 24, generator=torch.Generator().manual_seed(9))
+    for step in range(12):
+        model.zero_grad()
+        model(every[world.rank]).square().mean().backward()
+        if step < 2:
+            continue  # torch takes no step before DDP has made its buckets anew
+        usual.zero_grad()
+        alone(every.view(-1, 24)).square().mean().backward()
+        usual.step()
+    for one, other in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_what_a_callback_raises_reaches_whoever_waits(world: World, group: dist.ProcessGroup) -> None:
