@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from distrain.comm import turns
 from distrain.comm.engine.gate import Gate
 from distrain.comm.engine.lineup import Lineup
+from distrain.comm.engine.motion import Motion
 from distrain.comm.engine.watch import Exposure, Watch
-from distrain.comm.messages.compiled import advance_all
 from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
 from distrain.comm.process.rest import Pace, ring
 from distrain.errors import CommError, DistrainError
@@ -29,8 +29,6 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
-# So often operations under way are asked what other ranks told of them, while C moves them.
-LOOK_SECONDS = 0.01
 
 
 class Engine:
@@ -67,11 +65,8 @@ class Engine:
         self._failure: BaseException | None = None
         self.gate = Gate()
         self._news = self.gate.news_cell  # something was submitted: ends a `progress` that waits
-        self._has_waited = False  # the last round slept already
-        self._looked = 0.0  # when all in flight were asked whether they may end
-        self._awaits_payload = False  # it left something that cannot start yet
+        self._motion = Motion(self._lineup, self._lock, self.gate)
         self._thread_works = False  # the engine's thread is at it
-        self._current: Completion | None = None  # the one whose code runs now: to blame if it raises
         self.exposed = Exposure()
         self._watch = Watch(
             name,
@@ -225,7 +220,7 @@ class Engine:
             with anywhere():
                 pace = Pace()
                 while not completion.is_done and time.perf_counter() < end:
-                    self._round(pace)
+                    self._motion.round(pace)
         except Exception as error:
             self._give_out(self._explained(error))
         finally:
@@ -261,17 +256,11 @@ class Engine:
             with anywhere():
                 pace = Pace()
                 while self._await_work():
-                    self._round(pace)
+                    self._motion.round(pace)
         except BaseException as error:
             self._give_out(self._explained(error))
         if self._failure is not None:
             self._await_reaction()
-
-    def _round(self, pace: Pace) -> None:
-        moved = self._start_what_may() | self._progress_all()
-        self._current = None
-        patient = not self._awaits_payload and all(c.operation.by_message for _, c in self._lineup.flight)
-        pace.after(moved or self._has_waited, patient)
 
     def _await_work(self) -> bool:
         """Block, using no CPU, until there is something to do; return False when it is time to end."""
@@ -288,85 +277,9 @@ class Engine:
                 self._changed.wait()
         return False
 
-    def _start_what_may(self) -> bool:
-        started = False
-        self._news.value = 0  # before looking: what comes now is seen, or sets it again
-        while (completion := self._next()) is not None:
-            self._current = completion
-            if completion.operation.before is not None:
-                completion.operation.before()
-            completion.operation.start()
-            if completion.operation.guard is not None:
-                completion.operation.guard.begin()  # the data goes first: it takes longer
-            started = True
-        return started
-
-    def _next(self) -> Completion | None:
-        with self._lock:
-            return self._lineup.start_next(self._news)
-
-    def _progress_all(self) -> bool:
-        with self._lock:
-            self._awaits_payload = self._lineup.awaits_payload
-        flight = tuple(self._lineup.flight)
-        over = self._wait_together(flight)
-        if over is None:
-            return self._progress_each(flight)
-        self._has_waited = True
-        moved = False
-        looks = time.perf_counter() - self._looked > LOOK_SECONDS
-        for (_, completion), is_over in zip(flight, over, strict=True):
-            self._current = completion
-            if is_over:
-                completion.carried_out = completion.operation.progress()
-            if is_over or looks:
-                moved |= self._end(completion)
-        if looks:
-            self._looked = time.perf_counter()
-        return moved
-
-    def _progress_each(self, flight: Sequence[tuple[Priority, Completion]]) -> bool:
-        alone = len(flight) == 1 and not self._awaits_payload
-        self._has_waited = moved = False
-        for priority, completion in flight:
-            self._current, operation = completion, completion.operation
-            operation.is_alone, operation.caller_waits = alone, bool(self.gate.works)
-            operation.is_behind = flight[0][0] < priority  # they are in this order
-            before = operation.moved
-            if not completion.carried_out:
-                completion.carried_out = operation.progress()
-                self._has_waited |= alone and operation.waits and not completion.carried_out
-            moved |= self._end(completion) or operation.moved != before
-        return moved
-
-    def _end(self, completion: Completion) -> bool:
-        """Hand back an operation that is carried out, if it may end; return whether it did."""
-        operation = completion.operation
-        may_end = completion.carried_out
-        if operation.guard is not None:
-            may_end = operation.guard.may_end(completion.carried_out)
-        if may_end:
-            if operation.after is not None:
-                operation.after()
-            self._lineup.remove(completion)
-            completion.finish()
-        return may_end
-
-    def _wait_together(self, flight: Sequence[tuple[Priority, Completion]]) -> list[bool] | None:
-        """Move all by C, and wait for their messages there, without the GIL, if it can move all of several.
-
-        Return which of them it has nothing more to do for; None: it cannot.
-        """
-        if len(flight) < 2 or self._awaits_payload:
-            return None
-        drivers = [None if c.carried_out else c.operation.driver for _, c in flight]
-        if None in drivers:
-            return None
-        return advance_all([driver for driver in drivers if driver is not None], self._news)
-
     def _explained(self, error: BaseException) -> BaseException:
         """Return the disagreement of ranks that caused an error, or the error itself."""
-        guard = None if self._current is None else self._current.operation.guard
+        guard = None if self._motion.current is None else self._motion.current.operation.guard
         try:
             if guard is not None:
                 guard.explain(error)
@@ -377,7 +290,7 @@ class Engine:
 
     def _give_out(self, error: BaseException) -> None:
         """Hand the error to everyone who waits."""
-        culprit = self._current
+        culprit = self._motion.current
         reason = error if isinstance(error, DistrainError) or culprit is None else culprit.lost(error)
         if reason is not error:
             reason.__cause__ = error

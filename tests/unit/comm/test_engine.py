@@ -335,7 +335,7 @@ def test_several_that_c_can_move_wait_in_one_call(
         time.sleep(0.001)
         return [gates[driver - 1].open.is_set() for driver in found]
 
-    monkeypatch.setattr("distrain.comm.engine.engine.advance_all", advance_all)
+    monkeypatch.setattr("distrain.comm.engine.motion.advance_all", advance_all)
     gates = [Driven(driver) for driver in drivers]
     completions: list[Completion] = []
     for gate in gates:
@@ -357,7 +357,7 @@ def test_what_may_become_ready_is_looked_after(engine: Engine, monkeypatch: pyte
         calls.append(late.ready)
         return [True for _ in found]
 
-    monkeypatch.setattr("distrain.comm.engine.engine.advance_all", advance_all)
+    monkeypatch.setattr("distrain.comm.engine.motion.advance_all", advance_all)
     gates = [late, Driven(1), Driven(2)]
     completions = [engine.submit(gate) for gate in gates]
     assert gates[2].started.wait(LONG)
