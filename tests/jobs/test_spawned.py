@@ -40,14 +40,15 @@ BARE = """
     words = ("OMPI_", "PMIX_", "PRTE_", "PMI_")
     bare = {name: value for name, value in os.environ.items() if not name.startswith(words)}
     alone = "import distrain; print('alone', distrain.init_process_group().size, flush=True)"
-    assert subprocess.run([sys.executable, "-c", alone], env=bare).returncode == 0
+    if world.rank == 0:
+        assert subprocess.run([sys.executable, "-c", alone], env=bare).returncode == 0
 """
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        (GUARDED + BARE, ["alone 1"] * 2 + ["imported"] * 2),
+        (GUARDED + BARE, ["alone 1"] + ["imported"] * 2),
         pytest.param(UNGUARDED, [], marks=pytest.mark.variant),
     ],
     ids=["guarded", "unguarded"],

@@ -18,7 +18,10 @@ from mpi4py import MPI
 
 from distrain.world import World
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.ranks(1, 3),  # alone, and more than a pair: two say nothing that three do not
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
 
 TYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
