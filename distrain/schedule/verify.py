@@ -81,11 +81,13 @@ def _check_shape(schedule: Schedule) -> None:
 def _check_hazards(program: Program) -> None:
     for color, steps in enumerate(program.colors):
         for step in steps:
-            sent = {i.chunk for i in step if i.is_send}
-            written = Counter(i.chunk for i in step if not i.is_send)
+            sent = {i.chunk for i in step if i.op is None}
+            written = [i.chunk for i in step if i.op is not None]
             copied = {i.chunk for i in step if i.op is Op.COPY}
-            for chunk, writes in written.items():
-                where = place(program.rank, color, step[0].step)
+            if sent.isdisjoint(copied) and (not copied or len(set(written)) == len(written)):
+                continue
+            where = place(program.rank, color, step[0].step)
+            for chunk, writes in Counter(written).items():
                 if chunk in sent and chunk in copied:
                     raise ScheduleError(
                         where, f"chunk {chunk} is sent and copied into at once", "use two steps"
@@ -186,14 +188,15 @@ def _result_ranks(schedule: Schedule, chunk: int) -> Sequence[int]:
 def _check_counts(schedule: Schedule, slot: Slot, state: dict[Slot, int], sums: Sums) -> None:
     rank, color, chunk = slot
     only_owner = schedule.collective is Collective.ALL_GATHER
-    wanted = [int(not only_owner or r == chunk) for r in range(schedule.world_size)]
+    wanted = tuple(int(not only_owner or r == chunk) for r in range(schedule.world_size))
     found = sums.counts(state[slot]) if slot in state else (0,) * schedule.world_size
+    if found == wanted:
+        return
     wrong = [
         f"rank {r} is counted {have} times instead of {want}"
         for r, (have, want) in enumerate(zip(found, wanted, strict=True))
         if have != want
     ]
-    if wrong:
-        raise ScheduleError(
-            place(rank, color), f"chunk {chunk} ends wrong: {', '.join(wrong[:3])}", "mend the generator"
-        )
+    raise ScheduleError(
+        place(rank, color), f"chunk {chunk} ends wrong: {', '.join(wrong[:3])}", "mend the generator"
+    )
