@@ -14,13 +14,13 @@ from distrain import timeline
 from distrain.comm import native
 from distrain.comm.choice.chooser import Chooser, make_chooser
 from distrain.comm.engine.engine import Engine
+from distrain.comm.engine.stall import inquire
 from distrain.comm.process import gpu_aware, mpi, rest
 from distrain.comm.process.clocks import align
 from distrain.comm.settings import CommSettings
 from distrain.comm.supervision import exits
 from distrain.comm.supervision.inquiry import Inquiry
 from distrain.comm.supervision.members import name as name_of
-from distrain.comm.supervision.stall import inquire
 from distrain.errors import UsageError
 from distrain.world import World
 

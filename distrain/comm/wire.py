@@ -20,6 +20,7 @@ from distrain.comm.engine.engine import Engine
 from distrain.comm.levels import Levels, LevelsOperation, inside
 from distrain.comm.messages.compiled import CompiledOperation, codes_of
 from distrain.comm.messages.executor import ScheduleOperation
+from distrain.comm.messages.farewell import Farewell
 from distrain.comm.messages.narrow import NarrowOperation
 from distrain.comm.messages.plan import Plan
 from distrain.comm.messages.program import LONGEST_MESSAGE, library
@@ -34,7 +35,6 @@ from distrain.comm.shared.direct import Direct
 from distrain.comm.shared.operation import SharedOperation
 from distrain.comm.supervision.board import board
 from distrain.comm.supervision.call import Call
-from distrain.comm.supervision.farewell import Farewell
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
 from distrain.errors import LaunchError

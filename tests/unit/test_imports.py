@@ -90,7 +90,7 @@ INNER = {
     "comm/process": set(),
     "comm/supervision": {"comm/process"},
     "comm/messages": {"comm/process", "comm/supervision"},
-    "comm/engine": {"comm/process", "comm/messages"},
+    "comm/engine": {"comm/process", "comm/supervision", "comm/messages"},
     "comm/shared": {"comm/supervision", "comm/engine"},
     "comm/device": {"comm/messages"},
     "comm/group": {"comm/supervision", "comm/messages", "comm/shared", "comm/device"},

@@ -13,11 +13,11 @@ pytest.importorskip("mpi4py.MPI")
 
 from distrain.comm.buffers import Reduction
 from distrain.comm.engine.guest import GuestOperation
+from distrain.comm.engine.stall import inquire
 from distrain.comm.operation import Completion, Operation
 from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.inquiry import Answer, Inquiry
 from distrain.comm.supervision.members import Members
-from distrain.comm.supervision.stall import inquire
 from distrain.world import World
 
 FACTS = {"step": 7, "calls": {}, "heard": {}, "stack": ["loop.py:3 in run: wait()"]}
