@@ -118,6 +118,18 @@ def machines_table(lines: Sequence[Line]) -> str:
     return pivot(lines, head, ("hosts", "bytes", "floor"), "median_s", 1e3, True)
 
 
+def short_table(lines: Sequence[Line]) -> str:
+    """Milliseconds by machines, ranks and size."""
+    return pivot(
+        lines,
+        lambda n: (str(n.get("machines", 1)), str(n["ranks"]), format_bytes(n["bytes"])),
+        ("hosts", "ranks", "bytes"),
+        "median_s",
+        1e3,
+        True,
+    )
+
+
 def ddp_table(lines: Sequence[Line]) -> str:
     """Compute, communication and step of each synchroniser."""
     rows = []
@@ -202,6 +214,14 @@ SUITES = (
             "allreduce --ranks 16 --machines 16 --bytes 1MB,4MB --iterations 21 --against mpi,mpi-ring",
         ),
         machines_table,
+    ),
+    Suite(
+        "short",
+        tuple(
+            f"allreduce {shape} --bytes 8,1KiB,16KiB --iterations 41 --against mpi,mpi-ring"
+            for shape in ("--ranks 4 --machines 4", "--ranks 8 --machines 4", "--ranks 16 --machines 16")
+        ),
+        short_table,
     ),
     Suite(
         "two_rails",

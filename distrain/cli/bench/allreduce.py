@@ -64,6 +64,8 @@ def allreduce(
         arguments = ["--bytes", str(parse_bytes(text)), "--settings", settings.model_dump_json()]
         arguments += ["--against", ",".join(peers), "--iterations", str(iterations)]
         found = run_ranks("distrain.bench.allreduce", arguments, ranks, emulation)
+        if emulation is not None:
+            found = [{**line, "machines": emulation.count} for line in found]
         if emulation is not None and rate:
             found = [_with_floor(line, emulation) for line in found]
         lines += found

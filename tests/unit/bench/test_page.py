@@ -14,6 +14,7 @@ from distrain.bench.page import (
     kept,
     load_table,
     loader_table,
+    short_table,
 )
 
 
@@ -32,6 +33,14 @@ def test_ours_is_compared_with_the_best_peer() -> None:
         "| 2 | 1.0 KiB | 2 | 1 | 4 | 10 | 0.50 |",
         "| 4 | 1.0 KiB | 3 | - | - | - |  |",
     ]
+
+
+def test_short_payloads_are_shown_by_hosts_and_ranks() -> None:
+    lines = [
+        {"name": "distrain", "machines": 4, "ranks": 8, "bytes": 8, "median_s": 0.0002},
+        {"name": "mpi", "machines": 4, "ranks": 8, "bytes": 8, "median_s": 0.0004},
+    ]
+    assert short_table(lines).splitlines()[2:] == ["| 4 | 8 | 8 B | 0.2 | 0.4 | 0.50 |"]
 
 
 def test_the_exchange_has_a_table_alone_and_one_behind_training() -> None:
