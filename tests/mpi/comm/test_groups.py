@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from distrain.comm.supervision import farewell
+from distrain.comm.messages import farewell
 from distrain.errors import CallError, CommError
 from distrain.world import World
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from distrain.comm.buffers import Reduction
+from distrain.comm.messages import farewell
 from distrain.comm.messages.farewell import Farewell
-from distrain.comm.supervision import farewell
 from distrain.comm.supervision.call import CALL_BYTES, KINDS, Call
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
