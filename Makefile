@@ -30,7 +30,7 @@ NATIVE := $(wildcard distrain/*/csrc/*.[ch] distrain/*/*/csrc/*.[ch])
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-under-MPI test-variants test-cluster test-gpu fuzz benchmarks lint format horovod clean"
+	@echo "targets: install smoke test test-unit test-mpi test-mpi-N test-messages test-jobs test-under-MPI test-variants test-cluster test-gpu fuzz benchmarks lint format horovod clean"
 
 install: $(INSTALLED)
 

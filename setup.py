@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # the builders share distrain/native_build.py
 DECODER = Path("distrain", "data", "decode", "build_native.py")
 WIRE = Path("distrain", "comm", "build_native.py")
 CHECKSUM = Path("distrain", "data", "checksum", "build_native.py")
-LOST = ((DECODER, "images decode"), (WIRE, "ranks of a node communicate"), (CHECKSUM, "data loads"))
+LOST = ((DECODER, "images decode"), (WIRE, "ranks communicate"), (CHECKSUM, "data loads"))
 
 
 class BuildWithNative(build_py):

@@ -17,7 +17,9 @@ from distrain.schedule.verify import verify as verify_laws
 from distrain.units import parse_bytes, parse_seconds
 from distrain.world import split
 
-app = typer.Typer(help="Collective algorithms as data: show, verify and draw them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Collective algorithms as data: show, verify, draw and compare them.", no_args_is_help=True
+)
 
 _ALGORITHMS = "One of: " + ", ".join(names()) + "."
 Algorithm = Annotated[str, typer.Argument(help=_ALGORITHMS, metavar="ALGORITHM", show_default=False)]

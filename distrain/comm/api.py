@@ -90,8 +90,8 @@ def allreduce(
 ) -> None:
     """Combine an array over all ranks, in place; return when the result is there. Collective.
 
-    The shortest way: of a small contiguous array, between ranks of one node, one call of C. All ranks pass
-    the same number of elements, the same type and the same operation.
+    The shortest way: of a contiguous array of up to 128 MiB one call of C, between nodes from the second call
+    of a size on. All ranks pass the same number of elements, the same type and the same operation.
 
     Args:
         array: numpy array or tensor of any shape and strides: float16, float32, float64, complex64,

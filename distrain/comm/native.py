@@ -1,4 +1,4 @@
-"""The shared library of the exchange in memory: loading, signatures, codes of types and operations."""
+"""The C of all rooms, one shared library: loading, codes of types and operations, the exchange in memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ BOOL_OPS = OPS | {
 
 
 def functions(prefix: str, signatures: Signatures, keep_gil: tuple[str, ...] = ()) -> SimpleNamespace:
-    """Return functions of the shared library, which also holds what moves messages; see `native_load.load`.
+    """Return functions of the shared library whose names begin so; see `native_load.load`.
 
     Raises:
         RuntimeError: it is not built or not usable; the text says why.

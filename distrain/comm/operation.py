@@ -50,7 +50,7 @@ class Operation:
         blocks: its `start` waits for other ranks, so nothing else but point to point may be in flight.
         news: becomes true when the engine is wanted elsewhere; a `progress` that waits must then return.
         by_message: what it waits for comes as a message, which may end a sleep; see `process/rest.py`.
-        driver: what `compiled.advance_all` moves it by, together with others; None: only `progress` does.
+        driver: what `messages/compiled.py` moves it by, together with others; None: only `progress` does.
         is_alone: nothing else is in flight, so `progress` may sleep; kept up to date by the engine.
         caller_waits: the thread that moves it is its caller, who has nothing else to do; kept likewise.
         is_behind: something more urgent is in flight, so leave the wire to it; kept up to date by the engine.

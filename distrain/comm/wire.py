@@ -1,7 +1,7 @@
 """One communicator's collectives on bytes and elements: what the torch backend is made of.
 
-No torch here but the buffers: whoever wants to reduce an array over MPI through the engine
-uses a Wire.
+Nothing here knows groups of torch.distributed: whoever wants to reduce an array over MPI through the
+engine uses a Wire.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which algorithm for a payload, from formulas: what decides where nothing was measured.
 
-The formulas are those of docs/algorithms.md, with one correction. In a network where every port is free,
-halving and doubling moves as many bytes as a ring in fewer steps and would win at every size. Its partners
-change from step to step and send long messages, so links wait for each other's ends; `SCATTER` says by how
-much its bytes are slower than those of a ring, whose pipeline never stops.
+The formulas are those of docs/algorithms.md, with corrections for messages that meet at a port. In a network
+where every port is free, halving and doubling moves as many bytes as a ring in fewer steps and would win at
+every size. Its partners change from step to step and send long messages, so links wait for each other's ends;
+`SCATTER` says by how much its bytes, and those of recursive doubling, are slower than those of a ring, whose
+pipeline never stops.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from distrain.schedule.registry import family
 
 # Longest message below the size at which Open MPI over TCP asks the receiver first (64 KiB with its header).
 EAGER_BYTES = 64_000
-# Of a few kilobytes a segment costs more to post than it hides.
+# Bytes to partners that change from step to step; see above.
 SCATTER = 1.4
 # A tree's bytes also go from one sender to several receivers, in segments that follow each other closely.
 TREE_SCATTER = 1.2

@@ -1,8 +1,9 @@
-"""Recursive halving and doubling for any number of ranks: the fewest steps.
+"""Recursive halving and doubling for any number of ranks: few steps that move the least bytes.
 
 ``2 ceil(log2 n)`` steps and, like a ring, ``2 (n-1)/n`` of the payload through each rank, but over
-growing distances: best for short messages. For powers of two the volumes are those of the classical
-algorithm (Thakur, Rabenseifner and Gropp 2005); other counts need no folding of surplus ranks.
+growing distances: for messages of middle length. For powers of two the volumes are those of the classical
+algorithm (Thakur, Rabenseifner and Gropp 2005); other counts need no folding of surplus ranks. In half the
+steps, each with the whole payload, `doubling.py` does it.
 """
 
 from __future__ import annotations

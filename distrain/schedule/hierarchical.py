@@ -47,7 +47,7 @@ def hierarchical(
         colors: number of colors; they go around nodes and ranks in different orders.
         collective: what is computed.
         nodes: ``nodes[r]`` is the node of rank ``r``; None: all ranks on one node.
-        halving: between the nodes take few steps (short messages, many nodes) instead of a ring.
+        halving: between the nodes take few steps (messages of middle length, many nodes) instead of a ring.
     """
     groups = by_node(world_size, nodes)
     steps = beside(_one_color(groups, color, collective, halving) for color in range(colors))

@@ -64,7 +64,7 @@ def circulant_reduce_scatter(size: int) -> Pattern:
 
 
 def circulant_all_gather(size: int) -> Pattern:
-    """Recursive doubling for any size: the reduce-scatter backwards in time."""
+    """Recursive doubling of windows, for any size: the reduce-scatter backwards in time."""
     return backwards(circulant_reduce_scatter(size))
 
 

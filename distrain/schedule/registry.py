@@ -54,7 +54,7 @@ _FAMILIES = {
     "recursive_doubling": Family(
         lambda size, colors, collective, nodes: recursive_doubling(size, colors),
         (Collective.ALLREDUCE,),
-        "the fewest steps, each with the whole payload, for short messages",
+        "the fewest steps of one message, which is the whole payload: for short ones",
     ),
     "hierarchical": Family(hierarchical, ALL, "rings inside the nodes, a ring for each shard between them"),
     "hierarchical_halving": Family(

@@ -48,7 +48,7 @@ def test_an_image_that_does_not_decode_ends_the_job(launch: Launch, packs: Path)
 
 
 def test_an_engine_that_cannot_be_used_ends_the_job(launch: Launch) -> None:
-    job = launch("--np", "2", "train.device=cpu", "data.engine=nvjpeg")
+    job = launch("--np", "1", "train.device=cpu", "data.engine=nvjpeg")
     assert job.code == 2
     assert "'nvjpeg' decodes on a GPU" in job.err and "data.engine=auto" in job.err
     assert "Traceback" not in job.err

@@ -28,16 +28,20 @@ from distrain.world import World  # noqa: E402
 
 SECONDS_PER_TEST = 60
 # What these hold is the same on four and five ranks as on three, where there are a first rank, a last one
-# and one between them: forms of calls, types, values beside gloo's, gradients of DDP, GPUs' pointers, what
-# surrounds a call. Larger worlds are for what they change: schedules, nodes, groups, routes, shares of data.
+# and one between them: forms of calls, types, values beside gloo's, gradients of DDP, GPUs' pointers,
+# callbacks, what surrounds a call. Larger worlds are for what they change: schedules, nodes, groups, routes,
+# shares of data.
 UP_TO_THREE_RANKS = {
     "test_beside_gloo",
+    "test_callbacks",
     "test_ddp",
     "test_denormals",
     "test_fork",
     "test_forms",
     "test_memory_use",
+    "test_modes",
     "test_pointers",
+    "test_premul",
     "test_staging",
     "test_surroundings",
     "test_sync",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-# For the collectives that a chosen algorithm lacks (trees have no halves).
+# For the collectives that a chosen algorithm lacks (trees and recursive doubling have no halves).
 RING = "multicolor_ring"
 # Names of network interfaces that lead to no other node.
 _INSIDE = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "tun", "tap")

@@ -22,7 +22,7 @@
 #include "reduce.h"
 
 enum { FREE, CALLING, HELD };
-enum { TYPE, PER_ITEM, DIVIDES, FIRST_OP }; /* of a row: how the C side calls a type, see caller.py */
+enum { TYPE, PER_ITEM, DIVIDES, FIRST_OP }; /* of a row: how the C side calls a type, see shared/caller.py */
 #define UNKNOWN 255
 /* So often a call between nodes goes the general way, which reads what late ranks have told meanwhile. */
 #define LISTENS 1024
@@ -30,14 +30,14 @@ enum { TYPE, PER_ITEM, DIVIDES, FIRST_OP }; /* of a row: how the C side calls a 
 static PyObject *str_dtype, *str_is_cpu, *str_is_contiguous, *str_is_neg, *str_is_conj, *str_data_ptr, *str_numel,
     *str_async_op, *str_reduce_op;
 
-/* Of the engine, in Python: comm/gate.py. Read and written under the GIL, `news` also without. */
+/* Of the engine, in Python: engine/gate.py. Read and written under the GIL, `news` also without. */
 typedef struct {
     int busy;  /* operations wait or are in flight */
     int works; /* a caller calls MPI, in place of the engine's thread */
     int news;  /* something was submitted */
 } gate;
 
-/* In Python: Tags of comm/tags.py. */
+/* In Python: Tags of messages/tags.py. */
 typedef struct {
     int64_t next, limit;
 } tags;

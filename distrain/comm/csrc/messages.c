@@ -1,4 +1,4 @@
-/* One rank's part of a Schedule, run over MPI point to point: the loop of executor.py without Python.
+/* One rank's part of a Schedule, run over MPI point to point: the loop of messages/executor.py without Python.
  *
  * A lane works through every window-th segment of one color. In each step it posts the receives (what is
  * added lands in the lane's staging area, copies land in place), then the sends, then the receives of the

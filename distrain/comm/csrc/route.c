@@ -1,4 +1,4 @@
-/* An allreduce between nodes as one call: what levels.py and compiled.py do, without Python.
+/* An allreduce between nodes as one call: what levels.py and messages/compiled.py do, without Python.
  *
  * Of a short message the way from torch to the first byte on the wire is most of the time, the more so
  * where several ranks share a core and none finds its code in the cache.

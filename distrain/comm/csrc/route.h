@@ -21,6 +21,6 @@ typedef struct {
     int spins, stage;             /* stage: where the last call ended */
 } route;
 
-/* Carry out one allreduce; Return COMPLETE; or what the stage in which it stopped
- * has returned: because nothing came for `patience` ns, `news` became true, or something is wrong. */
+/* Carry out one allreduce. Return COMPLETE, or what the stage in which it stopped has returned: because nothing
+ * came for `patience` ns, `news` became true, or something is wrong. */
 int distrain_route_carry(route *r, char *payload, int first_tag, const volatile int *news, int64_t patience);

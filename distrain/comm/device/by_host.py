@@ -1,4 +1,4 @@
-"""The host side of a collective: where its bytes are while MPI works on them, and no pointers of a GPU.
+"""The host side of a collective: where its bytes are while MPI, without pointers of a GPU, works on them.
 
 Contiguous CPU tensors are used as they are. Others are copied to contiguous host memory first
 and back at the end; tensors on a GPU through pinned memory on streams of their own (`side.py`), so that

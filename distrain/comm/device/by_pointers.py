@@ -1,6 +1,6 @@
 """The payload of a collective in the memory of a GPU, where MPI takes its pointers: nothing goes to the host.
 
-`DeviceSide` has the methods of `device.HostSide`. MPI knows no streams: it gets a pointer when the GPU has
+`DeviceSide` has the methods of `by_host.HostSide`. MPI knows no streams: it gets a pointer when the GPU has
 done what the caller gave it before the call (a mark tells), and the operation is complete when its sums are.
 """
 
@@ -28,7 +28,7 @@ NOT_COMBINED = frozenset({torch.uint16, torch.uint32, torch.uint64})
 class DeviceSide:
     """Where the tensors of one collective are when MPI gets their pointers.
 
-    Use from the submitting thread, as `device.HostSide`.
+    Use from the submitting thread, as `by_host.HostSide`.
     """
 
     def __init__(self, own: Side) -> None:

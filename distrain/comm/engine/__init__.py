@@ -1,1 +1,1 @@
-"""The one thread of a process that calls MPI: its queues, and who may take its place."""
+"""The one thread of a process that calls MPI: its queues, who may take its place, and what is late."""

@@ -121,18 +121,24 @@ class Engine:
         if completion.is_done:
             return completion.wait()
         begin = time.perf_counter()
-        with turns.given_up():
-            try:
-                if self._becomes_guest(completion):
-                    self._work_as_guest(completion, timeout_seconds)
-                    if timeout_seconds is not None:
-                        timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
-                else:
-                    with self._lock:
-                        self._changed.notify()
-                return completion.wait(timeout_seconds)
-            finally:
-                self.exposed.blocked(time.perf_counter() - begin)
+        try:
+            if not turns.has_it():  # it is no callback
+                return self._wait(completion, timeout_seconds)
+            with turns.given_up():
+                return self._wait(completion, timeout_seconds)
+        finally:
+            self.exposed.blocked(time.perf_counter() - begin)
+
+    def _wait(self, completion: Completion, timeout_seconds: float | None) -> bool:
+        begin = time.perf_counter()
+        if self._becomes_guest(completion):
+            self._work_as_guest(completion, timeout_seconds)
+            if timeout_seconds is not None:
+                timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
+        else:
+            with self._lock:
+                self._changed.notify()
+        return completion.wait(timeout_seconds)
 
     def explain(self, completion: Completion) -> str:
         """Ask the other ranks about a late operation; return lines that say what they do, if they can."""

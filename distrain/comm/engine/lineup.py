@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from distrain.comm.callbacks import InnerQueue
 from distrain.comm.operation import Completion, Priority
 
-# How far the first and the last operation of a queue that are in flight may be apart; see `tags.RANGE`.
+# How far the first and the last operation of a queue that are in flight may be apart; see `messages/tags.py`.
 LEAD = 200
 _PRIORITIES = tuple(Priority)  # to walk through an Enum costs a frame a member
 

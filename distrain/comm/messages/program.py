@@ -1,7 +1,7 @@
 """The C side of the executor (`csrc/messages.c`): loading, the functions of MPI, plans as tables.
 
-It is compiled into the same shared library as the exchange in memory. MPI's functions are looked up in
-the library that mpi4py has loaded, so nothing has to be compiled against an MPI.
+It is part of the one shared library of the wire (`native.py`). MPI's functions are looked up in the
+library that mpi4py has loaded, so nothing has to be compiled against an MPI.
 """
 
 from __future__ import annotations

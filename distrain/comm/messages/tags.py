@@ -14,7 +14,7 @@ from distrain.comm.callbacks import Callback
 from distrain.comm.supervision.call import Call
 
 # Operations in flight together must not share a tag: one takes up to 128, and between the first and the
-# last of them lie fewer than half as many as fit (see `lineup.LEAD`).
+# last of them lie fewer than half as many as fit (see `LEAD` of `engine/lineup.py`).
 RANGE = 1 << 16
 # With fewer marks than so many, ranks compare their calls by notes.
 FEWEST_MARKS = 1024

@@ -83,8 +83,8 @@ def decoders() -> list[Check]:
 
 
 def exchange() -> Check:
-    """Look at the C code with which the ranks of a node combine in its memory."""
-    return _compiled("exchange in memory", _EXCHANGE, "ranks of one node send messages instead")
+    """Look at the C code of the wire, with which the ranks of a node combine in its memory."""
+    return _compiled("exchange in memory", _EXCHANGE, "ranks of a node send messages, driven by Python")
 
 
 def checksums() -> Check:

@@ -55,7 +55,7 @@ class Stream:
 
 
 class FakeSide:
-    """A `distrain.comm.side.Side` for tensors of the CPU."""
+    """A `distrain.comm.device.side.Side` for tensors of the CPU."""
 
     device = torch.device("cpu")
 

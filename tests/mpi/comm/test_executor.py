@@ -25,6 +25,12 @@ ALGORITHMS += [("multicolor_ring", 3, False), ("multicolor_tree", 3, False), ("h
 # Every type is summed; the other reductions need not meet every type.
 CASES = [(dtype, Reduction.SUM) for dtype in DTYPES]
 CASES += [(dtype, op) for dtype in (torch.bfloat16, torch.int64) for op in (Reduction.AVG, Reduction.MAX)]
+# Of larger worlds the Schedules are another matter, the types are not.
+UP_TO_THREE = pytest.mark.ranks(1, 2, 3)
+CASES_BY_RANKS = [
+    pytest.param(*case, marks=[] if case[0] in (torch.float32, torch.bfloat16) else UP_TO_THREE)
+    for case in CASES
+]
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS, ids=lambda p: f"{p[0]}-{p[1]}-{'c' if p[2] else 'python'}")
@@ -53,7 +59,7 @@ def test_every_rank_is_counted_exactly_once(wire: Wire) -> None:
         assert payload.tolist() == [everyone(wire.size)] * count
 
 
-@pytest.mark.parametrize(("dtype", "reduction"), CASES, ids=str)
+@pytest.mark.parametrize(("dtype", "reduction"), CASES_BY_RANKS, ids=str)
 def test_executed_equals_simulated_bit_for_bit(wire: Wire, dtype: torch.dtype, reduction: Reduction) -> None:
     s = wire.settings
     schedule = generate(s.algorithm, wire.size, s.colors or 1, nodes=wire.nodes)

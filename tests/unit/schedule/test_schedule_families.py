@@ -1,4 +1,4 @@
-"""Trees, halving and hierarchy: the properties for which one would choose them."""
+"""Trees, halving, doubling and hierarchy: the properties for which one would choose them."""
 
 from __future__ import annotations
 
