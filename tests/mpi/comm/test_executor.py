@@ -141,7 +141,7 @@ def test_collectives_leave_nothing_behind(wire: Wire) -> None:
     gc.freeze()  # what is there now need not be searched again
     tracemalloc.start()
     try:
-        growths = [growth(rounds=6) for _ in range(3)]
+        growths = [growth(rounds=6) for _ in range(6)]
     finally:
         tracemalloc.stop()
         gc.unfreeze()
