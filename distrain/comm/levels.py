@@ -20,8 +20,8 @@ from mpi4py import MPI
 
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.operation import Operation
-from distrain.comm.shared.channel import COMPLETE, MOVED, Channel, open_channel
-from distrain.comm.shared.operation import WAIT_SECONDS, WORK_SECONDS, YIELDS
+from distrain.comm.shared.channel import COMPLETE, MOVED, YIELDS, Channel, open_channel
+from distrain.comm.shared.operation import WAIT_SECONDS, WORK_SECONDS
 from distrain.comm.supervision.roll import HEARING_SECONDS
 from distrain.errors import CommError
 from distrain.schedule.ir import Collective

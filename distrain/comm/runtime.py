@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import distrain.comm.process.mpi  # noqa: F401  (before all else that imports mpi4py: it says how MPI starts)
 from distrain import timeline
 from distrain.comm import native
 from distrain.comm.choice.chooser import Chooser, make_chooser

@@ -6,9 +6,9 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from mpi4py import MPI
 
 import distrain
 from distrain.comm import runtime
@@ -32,6 +32,9 @@ from distrain.train.parts import Parts
 from distrain.units import format_bytes
 from distrain.worker import records, wiring
 from distrain.world import World
+
+if TYPE_CHECKING:
+    from mpi4py import MPI  # not here: its import starts MPI, and `process/mpi.py` says how
 
 log = logging.getLogger("distrain.worker")
 

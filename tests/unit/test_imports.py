@@ -142,6 +142,21 @@ def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.parametrize("entry", ["distrain.comm.api", "distrain.worker.run"])
+def test_mpi_starts_as_the_wire_wants_it(entry: str, tmp_path: Path) -> None:
+    """The import of `mpi4py.MPI` starts MPI; `process/mpi.py`, which says how, comes before all others."""
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        f"import importlib, mpi4py\nmpi4py.rc.initialize = False\nimportlib.import_module({entry!r})\n"
+        "assert mpi4py.rc.thread_level == 'serialized', mpi4py.rc.thread_level"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MPI4PY_")}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+
+
 def test_no_module_circles() -> None:
     """Imports form no circle, those inside functions and for type checkers included."""
     graph = {

@@ -7,7 +7,7 @@
 
 #include "reduce.h"
 
-#define YIELDS 50
+#define YIELDS 50 /* as shared/channel.py */
 #define LOOK_NS 2000000 /* a wait in memory looks so often whether the engine is wanted */
 
 /* Carry out one stage in the memory of the node. */

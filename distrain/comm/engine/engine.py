@@ -131,8 +131,8 @@ class Engine:
 
     def _wait(self, completion: Completion, timeout_seconds: float | None) -> bool:
         begin = time.perf_counter()
-        if self._becomes_guest(completion):
-            self._work_as_guest(completion, timeout_seconds)
+        if self._steps_in(completion):
+            self._stand_in(completion, timeout_seconds)
             if timeout_seconds is not None:
                 timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
         else:
@@ -208,9 +208,9 @@ class Engine:
             )
         self._watch.stop()
 
-    # A waiting caller works in place of the engine's thread: two changes of thread less.
+    # A waiting caller stands in for the engine's thread: two changes of thread less.
 
-    def _becomes_guest(self, completion: Completion) -> bool:
+    def _steps_in(self, completion: Completion) -> bool:
         """Take the engine thread's place if this operation is all there is, and none other moves it yet."""
         with self._lock:
             if self._thread_works or self.gate.works or self._failure is not None:
@@ -220,7 +220,7 @@ class Engine:
             self.gate.works = completion.operation.waits and completion.operation.is_ready()
             return bool(self.gate.works)
 
-    def _work_as_guest(self, completion: Completion, timeout_seconds: float | None) -> None:
+    def _stand_in(self, completion: Completion, timeout_seconds: float | None) -> None:
         end = float("inf") if timeout_seconds is None else time.perf_counter() + timeout_seconds
         try:
             with anywhere():
@@ -255,7 +255,7 @@ class Engine:
     def _open_gate(self) -> None:
         self.gate.busy = not self._lineup.is_empty or self._closing or self._failure is not None
 
-    # What follows runs in the engine thread, or in a guest's.
+    # What follows runs in the engine thread, or in that of a caller who stands in for it.
 
     def _run(self) -> None:
         try:

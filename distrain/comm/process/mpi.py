@@ -1,6 +1,7 @@
 """Start of MPI, and what it says about this process: its rank, its host, its neighbours.
 
-The import of `mpi4py.MPI` initialises MPI, so this module decides with which thread level.
+The import of `mpi4py.MPI` initialises MPI, so this module decides with which thread level. It must come
+before all others that import mpi4py: `runtime.py` imports it first of all.
 """
 
 from __future__ import annotations

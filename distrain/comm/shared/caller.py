@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from distrain.comm import native
 from distrain.comm.buffers import Reduction
-from distrain.comm.shared.channel import Channel
+from distrain.comm.shared.channel import YIELDS, Channel
 from distrain.comm.supervision.call import Call
 from distrain.errors import CallError
 
@@ -28,7 +28,6 @@ _UNKNOWN = 255  # of csrc/caller.c
 # A caller goes on by itself until nothing has moved for so long; the engine reports stalls and never gives up
 # too early.
 PATIENCE_SECONDS = 2e-3
-YIELDS = 50
 # Of longer payloads the way through the engine is no part worth speaking of.
 LONGEST_BYTES = 128 << 20
 

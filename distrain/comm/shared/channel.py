@@ -29,6 +29,8 @@ LARGEST_SLICE_BYTES = 128 << 10
 SMALLEST_SLICE_BYTES = 4 << 10
 # Where every rank has a core, looking at memory is faster than any system call.
 SPINS = 300
+# Short waits are the rule while segments flow: give the core away a few times before sleeping.
+YIELDS = 50
 REGION_BYTES = 64 << 20
 _SLOTS = 4  # of csrc/channel.c
 

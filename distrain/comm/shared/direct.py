@@ -22,8 +22,8 @@ from distrain.comm.callbacks import Cause
 from distrain.comm.engine.engine import Engine
 from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Operation
-from distrain.comm.shared.caller import PATIENCE_SECONDS, YIELDS, make_caller
-from distrain.comm.shared.channel import COMPLETE, Channel
+from distrain.comm.shared.caller import PATIENCE_SECONDS, make_caller
+from distrain.comm.shared.channel import COMPLETE, YIELDS, Channel
 from distrain.comm.shared.operation import SharedOperation
 from distrain.comm.work import DistrainWork
 from distrain.errors import CommError

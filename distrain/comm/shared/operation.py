@@ -6,14 +6,12 @@ import torch
 
 from distrain.comm.buffers import Reduction
 from distrain.comm.operation import Operation
-from distrain.comm.shared.channel import COMPLETE, MOVED, Channel
+from distrain.comm.shared.channel import COMPLETE, MOVED, YIELDS, Channel
 from distrain.schedule.ir import Collective
 
 # After so long the engine sees to other operations.
 WORK_SECONDS = 2e-3
 WAIT_SECONDS = 5e-4
-# Short waits are the rule while segments flow: give the core away a few times before sleeping.
-YIELDS = 50
 
 
 class SharedOperation(Operation):

@@ -103,20 +103,20 @@ def test_an_awaited_operation_that_cannot_wait_itself_runs_in_the_engine_thread(
     assert engine.wait(engine.submit(gate, awaited=True))
 
 
-def test_a_guest_leaves_at_its_timeout_and_the_engine_goes_on(engine: Engine) -> None:
+def test_a_caller_who_stands_in_leaves_at_its_timeout_and_the_engine_goes_on(engine: Engine) -> None:
     gate = Ticker([], "a", 10**9, lambda: time.sleep(0.001))
     completion = engine.submit(gate, awaited=True)
     assert not engine.wait(completion, timeout_seconds=0.02)
     assert threading.current_thread().name in gate.threads
     gate.looks = 3
-    assert completion.wait(LONG)  # without a guest: only the engine's own thread is left to look
+    assert completion.wait(LONG)  # nobody stands in: only the engine's own thread is left to look
     assert "distrain-engine" in gate.threads
     soon = Ticker([], "b", 3, nothing)
     assert engine.wait(engine.submit(soon, awaited=True), timeout_seconds=LONG)
     assert soon.threads == {threading.current_thread().name}
 
 
-def test_an_error_in_a_guest_reaches_everyone_who_waits(codes: list[int]) -> None:
+def test_an_error_in_a_caller_who_stands_in_reaches_everyone_who_waits(codes: list[int]) -> None:
     engine = Engine(codes.append, LONG, LONG, "rank 0")
     other = Gate([], "other", queue="elsewhere")
     submitted: list[Completion] = []
