@@ -157,6 +157,18 @@ def test_mpi_starts_as_the_wire_wants_it(entry: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
+def test_what_takes_seconds_to_import_waits_until_it_is_used(tmp_path: Path) -> None:
+    """`torch._dynamo` costs every rank as much as torch itself; DDP and optimizers import it when made."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, mpi4py\nmpi4py.rc.initialize = False\nimport distrain.worker.run, distrain.comm.api\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 def test_no_module_circles() -> None:
     """Imports form no circle, those inside functions and for type checkers included."""
     graph = {

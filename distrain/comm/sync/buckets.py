@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-import torch._dynamo
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
@@ -37,6 +35,8 @@ def ddp_arguments(
 
 def _takes_each() -> bool:
     """Return whether DDP takes a size for each bucket: an older one does not, nor its reducer in Python."""
+    import torch._dynamo  # seconds, which DDP takes anyway, but not programs that do without it
+
     if torch._dynamo.config.optimize_ddp == "python_reducer":
         return False
     return _EACH in inspect.signature(DistributedDataParallel.__init__).parameters
