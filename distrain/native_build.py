@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,3 +75,14 @@ def build(
             os.replace(linked, library)
     except OSError as error:
         raise BuildError(str(error)) from error
+
+
+def report(what: str, build_it: Callable[[], None], library: Path) -> int:
+    """Build and say on stderr how it went; return the exit code, 1 if it failed."""
+    try:
+        build_it()
+    except BuildError as error:
+        print(f"{what}: not built: {error}", file=sys.stderr)
+        return 1
+    print(f"{what}: built {library}", file=sys.stderr)
+    return 0

@@ -39,13 +39,7 @@ def build(library: Path = LIBRARY) -> None:
 
 def main() -> int:
     """Build in place and say how it went; the exit code is 1 if it failed."""
-    try:
-        build()
-    except BuildError as error:
-        print(f"the wire in C: not built: {error}", file=sys.stderr)
-        return 1
-    print(f"the wire in C: built {LIBRARY}", file=sys.stderr)
-    return 0
+    return native_build.report("the wire in C", build, LIBRARY)
 
 
 if __name__ == "__main__":

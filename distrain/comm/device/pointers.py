@@ -2,7 +2,8 @@
 
 As in `messages/executor.py`, but a step's sums are work of the GPU, which runs them when it can. Until they
 have run, the lane stands still: its next step would send what they make, receive where they read, or use
-their staging areas again. Other lanes go on. Nobody blocks; the engine asks marks."""
+their staging areas again. Other lanes go on. Nobody blocks; the engine asks marks.
+"""
 
 from __future__ import annotations
 

@@ -29,13 +29,7 @@ def build(library: Path = LIBRARY) -> None:
 
 def main() -> int:
     """Build in place and say how it went; the exit code is 1 if it failed."""
-    try:
-        build()
-    except BuildError as error:
-        print(f"checksums: not built: {error}", file=sys.stderr)
-        return 1
-    print(f"checksums: built {LIBRARY}", file=sys.stderr)
-    return 0
+    return native_build.report("checksums", build, LIBRARY)
 
 
 if __name__ == "__main__":

@@ -63,13 +63,7 @@ def build(library: Path = LIBRARY, compiler: Sequence[str] | None = None) -> Non
 
 def main() -> int:
     """Build in place and say how it went; the exit code is 1 if it failed."""
-    try:
-        build()
-    except BuildError as error:
-        print(f"native decoder: not built: {error}", file=sys.stderr)
-        return 1
-    print(f"native decoder: built {LIBRARY}", file=sys.stderr)
-    return 0
+    return native_build.report("native decoder", build, LIBRARY)
 
 
 if __name__ == "__main__":
