@@ -98,7 +98,7 @@ def maps() -> list[list[str]]:
 
 def test_there_is_one_copy_and_it_has_no_name(root: Path) -> None:
     """All ranks map the same files in memory; they are deleted from the start, so a kill leaves nothing."""
-    before = {line[4] for line in maps()}
+    before = {line[4] for line in maps()}  # of other tests: the collector may take theirs at any moment
     store = Store.open(root / "pack", settings(), WORLD)
     new = [line for line in maps() if line[4] not in before]
     inodes = WORLD.allgather([line[4] for line in new])
@@ -107,7 +107,7 @@ def test_there_is_one_copy_and_it_has_no_name(root: Path) -> None:
         assert all(line[6] == "(deleted)" for line in new)
     store.close()
     WORLD.Barrier()
-    assert {line[4] for line in maps()} == before
+    assert not {line[4] for line in new} & {line[4] for line in maps()}
 
 
 def test_a_window_of_mpi_where_files_cannot_be_shared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
