@@ -9,6 +9,7 @@ distrain.destroy_process_group()   # optional: also done when Python ends
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -30,6 +31,8 @@ from distrain.comm.supervision import exits
 from distrain.comm.sync import buckets
 from distrain.errors import CallError, LaunchError, UsageError
 from distrain.world import World
+
+log = logging.getLogger(__name__)
 
 
 def init_process_group(settings: CommSettings | None = None, timeout: timedelta | None = None) -> World:
@@ -176,4 +179,12 @@ def engine() -> Engine:
 def _at_exit() -> None:
     exits.at_exit()
     if runtime.is_started():
-        destroy_process_group()
+        try:
+            failure = runtime.current().engine.failure
+            destroy_process_group()
+        except Exception as error:
+            log.exception("communication cannot be ended")
+            failure = error
+        if failure is not None:  # others may wait for this rank, and MPI waits for them
+            log.error("ended although communication had failed; ending the job")
+            exits.end_job(1)

@@ -53,7 +53,6 @@ _TORCH: dict[Reduction, Reducer] = {
     Reduction.MAX: torch.maximum,
 }
 _REDUCED_BY_TORCH = (torch.float16, torch.bfloat16)
-_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _WITHOUT_ORDER = (torch.complex64, torch.complex128)
 _BITWISE = (Reduction.BAND, Reduction.BOR, Reduction.BXOR)
 # All other types (8-bit floats, complex halves, quantised) travel, but have no arithmetic here.
@@ -166,11 +165,11 @@ class FlatBuffer:
             torch.view_as_real(self.tensor).div_(divisor)
         elif self.dtype.is_floating_point:
             self.tensor.div_(divisor)
+        elif self.dtype is torch.uint64:  # torch cannot divide it
+            self._elements //= np.uint64(divisor)
         elif self.dtype is not torch.bool:  # the average of truth values is "any": the sum says it
-            if self.dtype in _UNSIGNED:
-                self._elements //= divisor  # torch cannot divide most of these
-            else:
-                self.tensor.div_(divisor, rounding_mode="trunc")
+            # In a type that holds the divisor: torch makes it one of the tensor's, and 200 an int8 of -56.
+            self.tensor.copy_(self.tensor.long().div_(divisor, rounding_mode="trunc"))
 
 
 def overlap(tensors: Sequence[torch.Tensor]) -> bool:

@@ -18,6 +18,7 @@ from typing import cast
 
 from mpi4py import MPI
 
+from distrain.comm import native
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.operation import Operation
 from distrain.comm.shared.channel import COMPLETE, MOVED, YIELDS, Channel, open_channel
@@ -221,7 +222,7 @@ class LevelsOperation(Operation):
         complete = between.progress()
         self.moved += between.moved - before
         if complete and self._divisor > 1:
-            self._levels.part_of(self._buffer).divide(self._divisor)
+            native.divide(self._levels.part_of(self._buffer), self._divisor)
         return complete
 
     def waiting_for(self) -> str:

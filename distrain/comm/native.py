@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from distrain.comm import build_native
-from distrain.comm.buffers import Reduction
+from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.native_load import INT, LONG, POINTER, SIZE, Signatures, load
 
-_ABI = ("distrain_shared_abi", 2)  # of all that is in the library; see csrc/channel.c
+_ABI = ("distrain_shared_abi", 3)  # of all that is in the library; see csrc/channel.c
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "soabi": (ctypes.c_char_p, []),
     "bytes": (SIZE, [INT, SIZE]),
@@ -26,6 +26,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "advance": (INT, [POINTER, LONG, LONG, INT, INT]),
     "progress": (None, [POINTER, POINTER]),
     "mismatch": (None, [POINTER, POINTER]),
+    "divide": (None, [INT, POINTER, ctypes.c_uint64, INT]),
 }
 
 # The numbers are those of csrc/reduce.h; the second is how many numbers an element has.
@@ -96,6 +97,16 @@ def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | No
     op = (BOOL_OPS if dtype is torch.bool else OPS)[reduction]
     simple = numbers == 1 or reduction in (Reduction.SUM, Reduction.AVG)  # of complex numbers
     return (code, numbers, op) if simple and library().supports(code, op) else None
+
+
+def divide(buffer: FlatBuffer, divisor: int) -> None:
+    """Divide all elements in place, as C does at the end of an average; of a type that `codes` knows.
+
+    Whichever thread does it: `FlatBuffer.divide` takes denormals as torch does in the thread that calls it.
+    """
+    if buffer.dtype is not torch.bool:
+        code, numbers = TYPES[buffer.dtype]
+        library().divide(code, buffer.address, buffer.count * numbers, divisor)
 
 
 def has_caller() -> bool:

@@ -62,6 +62,7 @@ class Operation:
         members: the ranks of that group.
         cause: of the callback that called it; None: none did.
         guard: compares the call with those of other ranks.
+        serves_others: other ranks may wait for what this one does in it.
         proves_agreement: it completes only if all ranks have made the same call; see `messages/tags.py`.
     """
 
@@ -88,6 +89,7 @@ class Operation:
     members: Members | None = None
     cause: Cause | None = None
     guard: Guard | None = None
+    serves_others = True
     proves_agreement = False
 
     def is_ready(self) -> bool:
@@ -117,13 +119,16 @@ class FunctionCall(Operation):
     Args:
         function: what runs.
         blocks: see `Operation`; False if it calls no MPI.
+        queue: None: one of all such calls. Else it runs when all before it in that queue is complete.
     """
 
     kind = "call"
+    concurrency = 1
 
-    def __init__(self, function: Callable[[], Any], blocks: bool = True) -> None:
+    def __init__(self, function: Callable[[], Any], blocks: bool = True, queue: Hashable = None) -> None:
         self.function, self.blocks = function, blocks
-        self.queue = ("call", blocks)  # what does not block need not wait behind what does
+        # What does not block need not wait behind what does.
+        self.queue = ("call", blocks) if queue is None else queue
         self.result: Any = None
 
     def start(self) -> None:
@@ -173,6 +178,7 @@ class Completion:
         self.submitted = time.perf_counter()
         self.started: float | None = None
         self.reported = False
+        self.is_begun = False  # its start is over
         self.carried_out = False  # nothing is left to do but to compare calls with other ranks
         self.is_given_up = False  # who waited for it has stopped, after its timeout
         self.exception: BaseException | None = None

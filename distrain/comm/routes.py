@@ -192,6 +192,10 @@ class Routes:
         operation.go_on(stage)
         return operation
 
+    def has_rest(self) -> bool:
+        """Return whether a C call has begun something that nobody goes on with yet."""
+        return bool(self.caller.left >= 0 and self._wire.engine.gate.works)
+
     def close(self) -> None:
         """Let no call in any more."""
         self._addresses.clear()

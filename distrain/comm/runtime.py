@@ -147,10 +147,12 @@ def stop() -> None:
     with _lock:
         if _runtime is not None:
             runtime, _runtime = _runtime, None
-            runtime.engine.close(runtime.settings.abort_seconds)
-            if runtime.inquiry is not None:
-                runtime.inquiry.close()
-            timeline.stop()
+            try:
+                runtime.engine.close(runtime.settings.abort_seconds)
+            finally:
+                if runtime.inquiry is not None:
+                    runtime.inquiry.close()
+                timeline.stop()
 
 
 def _leave_to_parent() -> None:

@@ -7,6 +7,7 @@ engine uses a Wire.
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 
 import torch
 from mpi4py import MPI
@@ -19,14 +20,16 @@ from distrain.comm.device.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOp
 from distrain.comm.engine.engine import Engine
 from distrain.comm.levels import Levels, LevelsOperation, inside
 from distrain.comm.messages.compiled import CompiledOperation, codes_of
+from distrain.comm.messages.exchange import unordered
 from distrain.comm.messages.executor import ScheduleOperation
-from distrain.comm.messages.farewell import Farewell
+from distrain.comm.messages.farewell import FAREWELL_SECONDS, Farewell
 from distrain.comm.messages.narrow import NarrowOperation
 from distrain.comm.messages.plan import Plan
 from distrain.comm.messages.program import LONGEST_MESSAGE, library
 from distrain.comm.messages.tags import Tags
-from distrain.comm.operation import Operation
+from distrain.comm.operation import FunctionCall, Operation
 from distrain.comm.plans import Plans
+from distrain.comm.process import kept
 from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import call_before, last_call
@@ -304,23 +307,41 @@ class Wire:
 
         Where messages may still come it is kept: MPI would give them to a communicator made later.
         """
+        if self.comm == MPI.COMM_NULL:
+            return
+        if self.members is not None:
+            board.end(self.members.key)
+        if self.engine.failure is not None:  # nobody can be told
+            kept.for_ever(self)
+            return
         if self.direct is not None:
             self.direct.close()
         if self.routes is not None:
             self.routes.close()
-        if self.comm != MPI.COMM_NULL:
-            if self._roll is not None:
-                farewell = Farewell(self._roll, self.comm.handle)
-                self.engine.wait(self.engine.submit(farewell))
-                self.is_clean = self.is_clean and farewell.is_clean
-            # What ranks wait for in vain, after its timeout, must not keep them from ending the group.
-            if self.engine.leave_behind(self.comm.handle):
-                self.is_clean = False
-            if self.levels is not None:
-                self.engine.call(self.levels.close)
-            if self.is_clean:
-                self.engine.call(self.comm.Free)
-            if self.members is not None:
-                board.end(self.members.key)
+        # What ranks wait for in vain, after its timeout, must not keep them from ending the group.
+        if self.engine.leave_behind(self._queues, FAREWELL_SECONDS):
+            self.is_clean = False
+        if self._roll is not None:
+            farewell = Farewell(self._roll, self.comm.handle)
+            self.engine.wait(self.engine.submit(farewell))
+            self.is_clean = self.is_clean and farewell.is_clean
         if self.channel is not None:
-            self.channel.close()
+            closing = FunctionCall(self.channel.close, blocks=False, queue=self.channel)
+            self.engine.wait(self.engine.submit(closing))
+        if not self.is_clean:
+            kept.for_ever((self.comm, self.levels))
+            return
+        if self.levels is not None:
+            self.engine.call(self.levels.close)
+        self.engine.call(self.comm.Free)
+
+    def abort(self) -> None:
+        """Drop all that is under way, without the other ranks; whoever waits gets an error."""
+        if self.engine.failure is None:
+            self.engine.drop(self._queues)
+        kept.for_ever(self)
+
+    @property
+    def _queues(self) -> set[Hashable]:
+        shared = set() if self.channel is None else {self.channel}
+        return {self.comm.handle, unordered(self.comm), *shared}

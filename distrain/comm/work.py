@@ -81,7 +81,10 @@ class DistrainWork(dist.Work):
 
     def is_completed(self) -> bool:
         """True if done or failed; does not block."""
-        return all(completion.is_done for completion in self._completions)
+        if all(completion.is_done for completion in self._completions):
+            return True
+        self._engine.wake()  # what was submitted to be waited for has not been begun
+        return False
 
     def is_success(self) -> bool:
         """True if done without an error; does not block."""

@@ -24,6 +24,7 @@
 enum { FREE, CALLING, HELD };
 enum { TYPE, PER_ITEM, DIVIDES, FIRST_OP }; /* of a row: how the C side calls a type, see shared/caller.py */
 #define UNKNOWN 255
+#define NOTHING -1
 /* So often a call between nodes goes the general way, which reads what late ranks have told meanwhile. */
 #define LISTENS 1024
 
@@ -69,7 +70,19 @@ typedef struct {
     PyObject *routes; /* (dtype, bytes, reduction) -> address of a route; NULL: this is a channel's */
     unsigned long long route; /* of the last call */
     int tag;
+    /* A call that was begun, is not complete, and that Python has not said it goes on with; what it returned,
+     * or NOTHING. A signal may raise an error in place of the answer. */
+    int left;
+    PyObject *payload; /* of it: others may still write there */
 } caller;
+
+/* Leave the rest of a call to Python. */
+static PyObject *leave(caller *self, int code, PyObject *payload)
+{
+    self->left = code;
+    Py_XSETREF(self->payload, Py_NewRef(payload));
+    return PyLong_FromLong(code);
+}
 
 /* Not this way: errors are found again, and told, on the general way. */
 static PyObject *declined(void)
@@ -106,13 +119,14 @@ static int take(tags *t, int64_t count)
 
 /* Exchange with other nodes. Return as `exchange` does, and COMPLETE if something was submitted meanwhile. Of what
  * returns a number Python hands the rest to the engine, whose thread leaves MPI alone until then. */
-static PyObject *carry(caller *self, void *payload, Py_ssize_t bytes, PyObject *dtype, long reduction)
+static PyObject *carry(caller *self, PyObject *owner, void *payload, Py_ssize_t bytes, PyObject *dtype,
+                       long reduction)
 {
     gate *g = self->gate;
     PyObject *key = Py_BuildValue("(Onl)", dtype, bytes, reduction);
     PyObject *found = key ? PyDict_GetItemWithError(self->routes, key) : NULL;
     Py_XDECREF(key);
-    if (!found || g->busy || g->works || ++self->turn % LISTENS == 0)
+    if (!found || g->busy || g->works || self->left != NOTHING || ++self->turn % LISTENS == 0)
         return declined();
     route *r = PyLong_AsVoidPtr(found);
     g->works = 1;
@@ -126,17 +140,18 @@ static PyObject *carry(caller *self, void *payload, Py_ssize_t bytes, PyObject *
     Py_END_ALLOW_THREADS
     self->waited_ns += now_ns() - begin;
     if (code != COMPLETE || g->busy)
-        return PyLong_FromLong(code);
+        return leave(self, code, owner);
     g->works = 0;
     return Py_NewRef(self->done);
 }
 
-/* Exchange `bytes` of a payload. Return `done`, a number (begun, and not complete: IDLE, MOVED, MISMATCH;
+/* Exchange `bytes` of a payload, which belongs to an object. Return `done`, a number (begun, and not complete: IDLE, MOVED, MISMATCH;
  * the channel is HELD), or None: nothing was begun. */
-static PyObject *exchange(caller *self, void *payload, Py_ssize_t bytes, PyObject *dtype, long reduction)
+static PyObject *exchange(caller *self, PyObject *owner, void *payload, Py_ssize_t bytes, PyObject *dtype,
+                          long reduction)
 {
     if (self->routes)
-        return carry(self, payload, bytes, dtype, reduction);
+        return carry(self, owner, payload, bytes, dtype, reduction);
     PyObject *found = PyDict_GetItemWithError(self->rows, dtype);
     if (!found || bytes > self->limit || self->state != FREE || reduction < 0)
         return declined();
@@ -159,7 +174,7 @@ static PyObject *exchange(caller *self, void *payload, Py_ssize_t bytes, PyObjec
     }
     Py_END_ALLOW_THREADS
     self->state = code == COMPLETE ? FREE : HELD;
-    return code == COMPLETE ? Py_NewRef(self->done) : PyLong_FromLong(code);
+    return code == COMPLETE ? Py_NewRef(self->done) : leave(self, code, owner);
 }
 
 static int is_true(PyObject *value)
@@ -186,7 +201,7 @@ static PyObject *exchange_tensor(caller *self, PyObject *tensor, long reduction)
             const unsigned char *codes = (const unsigned char *)PyBytes_AS_STRING(row);
             Py_ssize_t bytes = count * (Py_ssize_t)type_size(codes[TYPE]) * codes[PER_ITEM];
             if (codes[PER_ITEM] == 1 || !is_true(PyObject_CallMethodNoArgs(tensor, str_is_conj)))
-                result = exchange(self, payload, bytes, dtype, reduction);
+                result = exchange(self, tensor, payload, bytes, dtype, reduction);
         }
     }
     Py_XDECREF(dtype);
@@ -234,7 +249,7 @@ static PyObject *caller_array(caller *self, PyObject *const *args, Py_ssize_t co
     PyObject *dtype = PyObject_GetAttr(args[0], str_dtype), *result = NULL;
     Py_buffer view;
     if (dtype && !PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE)) { /* refuses gaps and read-only ones */
-        result = exchange(self, view.buf, view.len, dtype, reduction);
+        result = exchange(self, args[0], view.buf, view.len, dtype, reduction);
         PyBuffer_Release(&view);
     }
     Py_XDECREF(dtype);
@@ -261,6 +276,15 @@ static PyObject *caller_release(caller *self, PyObject *unused)
     (void)unused;
     if (self->state == HELD)
         self->state = FREE;
+    Py_RETURN_NONE;
+}
+
+/* claimed(): Python goes on with what was left. */
+static PyObject *caller_claimed(caller *self, PyObject *unused)
+{
+    (void)unused;
+    self->left = NOTHING;
+    Py_CLEAR(self->payload);
     Py_RETURN_NONE;
 }
 
@@ -293,6 +317,7 @@ static int caller_init(caller *self, PyObject *args, PyObject *keywords)
     Py_XSETREF(self->done, Py_NewRef(done));
     self->gate = (gate *)(uintptr_t)gate_at;
     self->tags = (tags *)(uintptr_t)tags_at;
+    self->left = NOTHING;
     Py_XSETREF(self->routes, Py_XNewRef(routes));
     return 0;
 }
@@ -307,6 +332,7 @@ static void caller_dealloc(caller *self)
     Py_XDECREF(self->names);
     Py_XDECREF(self->done);
     Py_XDECREF(self->routes);
+    Py_XDECREF(self->payload);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -316,6 +342,7 @@ static PyMethodDef METHODS[] = {
     {"array", (PyCFunction)(void (*)(void))caller_array, METH_FASTCALL, NULL},
     {"claim", (PyCFunction)caller_claim, METH_NOARGS, NULL},
     {"release", (PyCFunction)caller_release, METH_NOARGS, NULL},
+    {"claimed", (PyCFunction)caller_claimed, METH_NOARGS, NULL},
     {"take_waited", (PyCFunction)caller_take_waited, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -332,6 +359,8 @@ static PyMemberDef MEMBERS[] = {
     {"since", T_DOUBLE, offsetof(caller, since), READONLY, NULL},
     {"route", T_ULONGLONG, offsetof(caller, route), READONLY, NULL},
     {"tag", T_INT, offsetof(caller, tag), READONLY, NULL},
+    {"left", T_INT, offsetof(caller, left), READONLY, NULL}, /* negative: nothing */
+    {"payload", T_OBJECT, offsetof(caller, payload), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -34,7 +34,7 @@
 #include "channel.h"
 #include "reduce.h"
 
-#define ABI 2 /* of all that Python finds in this library, messages too */
+#define ABI 3 /* of all that Python finds in this library, messages too */
 #ifndef SOABI
 #define SOABI "" /* without the module of caller.c */
 #endif

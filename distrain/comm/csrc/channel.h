@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define API __attribute__((visibility("default")))
+#include "api.h"
 
 typedef struct channel channel;
 

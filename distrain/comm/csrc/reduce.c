@@ -161,3 +161,9 @@ void combine(reducer how, void *out, const void *const *sources, int count, size
 #endif
     how(out, sources, count, elements, divisor);
 }
+
+void distrain_shared_divide(int type, void *numbers, uint64_t count, int divisor)
+{
+    const void *sources[] = {numbers};
+    combine(find_reducer(type, SUM), numbers, sources, 1, count, divisor);
+}

@@ -1,6 +1,9 @@
 /* Element-wise reduction of several arrays into one. */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
+
+#include "api.h"
 
 /* The numbers are those of native.py. */
 enum { F32, F64, F16, BF16, I8, U8, I16, U16, I32, U32, I64, U64, TYPES };
@@ -17,3 +20,6 @@ size_t type_size(int type);
 
 /* Call a reducer with denormal numbers as they are, whatever the calling thread does with its own. */
 void combine(reducer how, void *out, const void *const *sources, int count, size_t elements, int divisor);
+
+/* Divide numbers of a type in place, as `combine` does with a sum. */
+API void distrain_shared_divide(int type, void *numbers, uint64_t count, int divisor);

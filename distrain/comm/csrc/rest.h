@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define API __attribute__((visibility("default")))
+#include "api.h"
 
 /* Sleep on these epoll sets, which MPI made, from now on. Returns an open file that `ring` uses, or -1: all
  * sleeps go by the clock. To be called once a process. */

@@ -32,10 +32,8 @@ static int between(route *r, char *payload, int first_tag, const volatile int *n
     do
         code = distrain_messages_advance(&r->between, 1, patience, 1, news, r->spin, r->longest);
     while (code == MOVED && !*news);
-    if (code == COMPLETE && r->divisor > 1) {
-        const void *sources[] = {part};
-        find_reducer(r->type, r->op)(part, sources, 1, r->length * (uint64_t)r->numbers, r->divisor);
-    }
+    if (code == COMPLETE && r->divisor > 1)
+        distrain_shared_divide(r->type, part, r->length * (uint64_t)r->numbers, r->divisor);
     return code;
 }
 

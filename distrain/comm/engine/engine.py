@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from distrain.comm import turns
@@ -21,6 +22,7 @@ from distrain.comm.engine.lineup import Lineup
 from distrain.comm.engine.motion import Motion
 from distrain.comm.engine.watch import Exposure, Watch
 from distrain.comm.operation import Completion, FunctionCall, Operation, Priority, anywhere
+from distrain.comm.process import kept
 from distrain.comm.process.rest import Pace, ring
 from distrain.errors import CommError, DistrainError
 
@@ -29,6 +31,10 @@ Result = TypeVar("Result")
 
 # After the engine broke, how long the main thread may take to notice and to end the job.
 GRACE_SECONDS = 10.0
+# At the end, how long receives that nobody waits for may take.
+LONELY_SECONDS = 5.0
+# Who drops operations does not wait for longer for an engine that is stuck inside MPI.
+STUCK_SECONDS = 5.0
 
 
 class Engine:
@@ -59,7 +65,6 @@ class Engine:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # taken by its lock where nobody waits: that is C
         self._lineup = Lineup()  # taken from and added to under the lock
-        self._left_behind: list[Completion] = []  # kept: MPI may write to their memory
         self._submitted = 0
         self._closing = False
         self._failure: BaseException | None = None
@@ -136,8 +141,7 @@ class Engine:
             if timeout_seconds is not None:
                 timeout_seconds = max(0.0, begin + timeout_seconds - time.perf_counter())
         else:
-            with self._lock:
-                self._changed.notify()
+            self.wake()
         return completion.wait(timeout_seconds)
 
     def explain(self, completion: Completion) -> str:
@@ -148,8 +152,12 @@ class Engine:
         """Count this operation as exposed although nobody will call `wait` for it; see `Exposure`."""
         self.exposed.submitted()
         completion.call_when_done(lambda _: self.exposed.completed())
+        self.wake()
+
+    def wake(self) -> None:
+        """See to what was submitted with `awaited`: nobody may wait for it."""
         with self._lock:
-            self._changed.notify()  # nobody waits: it may have been submitted as if somebody would
+            self._changed.notify()
 
     def blocked(self, seconds: float) -> None:
         """Count time for which a caller waited without the engine as exposed communication."""
@@ -176,25 +184,63 @@ class Engine:
         self._changed = threading.Condition(self._lock)
         self._failure = CommError(self._name, "was forked from a rank", "communicate in the rank itself")
 
-    def leave_behind(self, queue: Hashable) -> bool:
-        """Stop driving what is in flight on a queue and was given up; return whether there was any.
+    @property
+    def failure(self) -> BaseException | None:
+        """What has ended all communication of this process; None: nothing has."""
+        return self._failure
 
-        Messages of it may come for ever: its communicator and its memory must be kept.
+    def leave_behind(self, queues: Collection[Hashable], patience_seconds: float) -> bool:
+        """Stop driving what was given up of some queues; return whether messages of it may still come.
+
+        Then its communicator must be kept. Whoever still waits gets an error.
+
+        Args:
+            queues: those of a group.
+            patience_seconds: others may only be late: so long it may still complete.
         """
-        before = len(self._left_behind)
+        with self._lock:
+            late = [c for c in self._lineup.of(queues) if c.is_given_up]
+        return self._leave_behind(late, patience_seconds, "was given up after its timeout")
+
+    def drop(self, queues: Collection[Hashable]) -> None:
+        """Stop driving all that was submitted to some queues; whoever waits gets an error."""
+        with self._lock:
+            theirs = self._lineup.of(queues)
+        self._leave_behind(theirs, 0.0, "was dropped: its group was aborted")
+
+    def _leave_behind(self, unwanted: Sequence[Completion], patience_seconds: float, why: str) -> bool:
+        end = time.perf_counter() + patience_seconds
+        with suppress(Exception):  # what ends it otherwise is told to those who wait
+            for completion in unwanted:
+                completion.wait(max(0.0, end - time.perf_counter()))
+        found: list[Completion] = []
 
         def take() -> None:
-            self._left_behind.extend(self._lineup.take_given_up(queue))
+            found.extend(completion for completion in unwanted if not completion.is_done)
+            with self._lock:
+                self._lineup.take_out(found)
 
-        self.wait(self.submit(FunctionCall(take, blocks=False)))
-        return len(self._left_behind) > before
+        if unwanted and self._failure is None:
+            self.wait(self.submit(FunctionCall(take, blocks=False)), STUCK_SECONDS)
+        for completion in found:
+            kept.for_ever(completion)  # MPI may write to its memory
+            completion.finish(CommError(str(completion), why, "look for a rank that did not call it"))
+        return any(completion.started is not None for completion in found)
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.
 
+        What was given up, and receives for which nothing comes any more, are left behind.
+
         Raises:
             CommError: the queue did not drain in time.
         """
+        with self._lock:
+            everything = self._lineup.everything()
+        lonely = [c for c in everything if not (c.is_given_up or c.operation.serves_others)]
+        self._leave_behind([c for c in everything if c.is_given_up], 0.0, "was given up after its timeout")
+        if self._leave_behind(lonely, LONELY_SECONDS, "got no message before its rank ended"):
+            log.warning("%s: %d receives that nobody has sent to are left behind", self._name, len(lonely))
         with self._lock:
             self._closing = self.gate.busy = True
             self._changed.notify()
@@ -229,6 +275,11 @@ class Engine:
                     self._motion.round(pace)
         except Exception as error:
             self._give_out(self._explained(error))
+        except BaseException as error:  # of a signal's handler, in whatever ran
+            half = self._motion.current
+            if half is not None and not half.is_begun:
+                self._give_out(half.lost(error))
+            raise
         finally:
             self.leave()
 
@@ -246,6 +297,7 @@ class Engine:
             self._submitted += 1
             completion = Completion(operation, self._submitted)
             self._lineup.start(Priority.GRADIENT, completion, self._news)
+            completion.is_begun = True
             if operation.guard is not None:
                 operation.guard.begin()
             self.gate.busy, self.gate.works = 1, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 from distrain.comm.callbacks import InnerQueue
 from distrain.comm.operation import Completion, Priority
@@ -97,18 +97,28 @@ class Lineup:
         if self._in_flight_of[key] == 0:
             del self._in_flight_of[key]
 
-    def take_given_up(self, queue: Hashable) -> list[Completion]:
-        """Take those out of a queue's that are in flight and given up by who waited for them."""
-        given_up = [c for _, c in self.flight if c.is_given_up]
-        found = [c for c in given_up if queue in (c.operation.queue, _outer(c.operation.queue))]
-        for completion in found:
-            self.remove(completion)
-        return found
+    def everything(self) -> list[Completion]:
+        """Return all, those in flight first."""
+        waiting = [queue for p in _PRIORITIES for queue in self._waiting[p].values()]
+        return [completion for _, completion in self.flight] + [c for queue in waiting for c in queue]
+
+    def of(self, queues: Collection[Hashable]) -> list[Completion]:
+        """Return those of some queues, what callbacks have called in them too."""
+        return [c for c in self.everything() if _outer(c.operation.queue) in queues]
+
+    def take_out(self, unwanted: Collection[Completion]) -> None:
+        """Forget them, wherever they are."""
+        in_flight = [completion for _, completion in self.flight]
+        for completion in unwanted:
+            if completion in in_flight:
+                self.remove(completion)
+        for priority, queues in self._waiting.items():
+            left = {key: deque(c for c in queue if c not in unwanted) for key, queue in queues.items()}
+            self._waiting[priority] = {key: queue for key, queue in left.items() if queue}
 
     def take_all(self) -> list[Completion]:
         """Return all, those in flight first. None waits any more."""
-        found = [completion for _, completion in self.flight]
+        found = self.everything()
         for queues in self._waiting.values():
-            found += [completion for queue in queues.values() for completion in queue]
             queues.clear()
         return found

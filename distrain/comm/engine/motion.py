@@ -52,7 +52,7 @@ class Motion:
             completion.operation.start()
             if completion.operation.guard is not None:
                 completion.operation.guard.begin()  # the data goes first: it takes longer
-            started = True
+            completion.is_begun = started = True
         return started
 
     def _next(self) -> Completion | None:

@@ -84,10 +84,12 @@ class Watch:
         """Say what an operation is, how long it has been in flight and what it waits for."""
         begin = completion.started or completion.submitted
         age = time.perf_counter() - max(begin, completion.operation.moved_at)
-        return (
-            f"{self._name}: {completion} has been waiting for {age:.1f} s for "
-            f"{completion.operation.waiting_for()}"
-        )
+        try:
+            whom = completion.operation.waiting_for()
+        except Exception:  # another thread moves it meanwhile
+            log.exception("%s: %s cannot say what it waits for", self._name, completion)
+            whom = "what it cannot name"
+        return f"{self._name}: {completion} has been waiting for {age:.1f} s for {whom}"
 
     def stop(self) -> None:
         """End the thread."""

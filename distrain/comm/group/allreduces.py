@@ -23,7 +23,7 @@ from distrain.comm.group.base import GroupBase
 from distrain.comm.group.sparse import sparse_allreduce
 from distrain.comm.messages.exchange import MpiOperation
 from distrain.comm.operation import Operation
-from distrain.comm.shared.caller import DONE
+from distrain.comm.shared.caller import DONE, REDUCTIONS
 from distrain.comm.shared.channel import COMPLETE
 from distrain.comm.supervision.call import Call
 from distrain.comm.work import DistrainWork
@@ -64,13 +64,17 @@ class Allreduces(GroupBase):
             and callbacks.current() is None
             and not watched
         ):
-            answer = self._quick.tensors(tensors, opts)
-            if answer is None and self._free_quick():
+            try:
                 answer = self._quick.tensors(tensors, opts)
-            if answer is DONE:
-                return DONE
-            if answer is not None:
-                return limited(self._take_over(answer, tensors[0], reduction_of(opts)), opts)
+                if answer is None and self._free_quick():
+                    answer = self._quick.tensors(tensors, opts)
+                if answer is DONE:
+                    return DONE
+                if answer is not None:
+                    return limited(self._take_over(answer, tensors[0], reduction_of(opts)), opts)
+            except BaseException:
+                self._rescue()
+                raise
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
@@ -105,7 +109,7 @@ class Allreduces(GroupBase):
             return self._join([self._sparse_allreduce(tensor, reduction) for tensor in found])
         within = wire.callback() is not None
         alone = len(found) == 1 and self._coalescing is None and not within
-        if alone and found[0].is_cpu and wire.direct is not None:
+        if alone and wire.direct is not None and wire.direct.takes(found[0], reduction):
             return self._direct_allreduce(found[0], reduction, opts, awaited)
         works = [
             self._allreduce(tensor, reduction, awaited=awaited)
@@ -143,25 +147,44 @@ class Allreduces(GroupBase):
         """
         if self._quick is None or self._coalescing is not None or callbacks.current() is not None:
             return False
-        answer = self._quick.array(array, name)
-        if answer is None and self._free_quick():
+        try:
             answer = self._quick.array(array, name)
-        if answer is DONE:
-            return True
-        if answer is None:
-            return False
-        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
-        return self._take_over(answer, tensor, Reduction(name)).wait()
+            if answer is None and self._free_quick():
+                answer = self._quick.array(array, name)
+            if answer is DONE:
+                return True
+            if answer is None:
+                return False
+            work = self._take_over(answer, array, Reduction(name))
+        except BaseException:
+            self._rescue()
+            raise
+        return work.wait()
 
-    def _take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
+    def _take_over(self, code: int, array: Any, reduction: Reduction) -> dist.Work:
         """Let the engine complete what a call of C has begun."""
         wire = self._wire
+        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
         if wire.routes is not None:
-            return self._go_on(code, tensor, reduction)
-        assert wire.direct is not None  # it made the call
-        operation = wire.direct.take_over(code, tensor, reduction)
-        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
-        return self._submit(HostSide(), operation, [tensor], awaited=True)
+            work = self._go_on(code, tensor, reduction)
+        else:
+            assert wire.direct is not None  # it made the call
+            operation = wire.direct.rest(tensor, reduction)
+            wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
+            work = self._submit(HostSide(), operation, [tensor], awaited=True)
+        quick: Any = self._quick
+        quick.claimed()
+        return work
+
+    def _rescue(self) -> None:
+        """Have the engine complete what C has begun and an error of a signal's handler has hidden."""
+        quick, wire = self._quick, self._wire
+        if quick is None or quick.left < 0 or wire.engine.failure is not None:
+            return
+        way = wire.routes or wire.direct
+        if way.has_rest():  # else the engine has it already
+            self._take_over(quick.left, quick.payload, REDUCTIONS[quick.reduction])
+            wire.engine.wake()
 
     def _in_pieces(
         self, tensor: torch.Tensor, combine: Callable[[torch.Tensor], DistrainWork]

@@ -43,12 +43,14 @@ class _Gone:
     def close(self) -> None:
         """Nothing: a second end changes nothing."""
 
+    def abort(self) -> None:
+        """Nothing, as `close`."""
+
     def __getattr__(self, name: str) -> Any:
         raise CallError("collective", self._problem, self._do)
 
 
 _groups: weakref.WeakSet[GroupBase] = weakref.WeakSet()
-_aborted: list[Any] = []  # their wires: MPI may still write to what they have posted
 
 
 def _leave_to_parent() -> None:
@@ -137,11 +139,11 @@ class GroupBase(dist.ProcessGroup):
         self.leave("its group was destroyed", "call it before destroy_process_group()").close()
 
     def abort(self) -> None:
-        """Refuse all further calls, without the other members; what is in flight stays there.
+        """Refuse all further calls and drop those in flight, without the other members.
 
         The communicator is kept: a message for one that is gone would reach the one made next.
         """
-        _aborted.append(self.leave("its group was aborted", "make a new group"))
+        self.leave("its group was aborted", "make a new group").abort()
 
     def leave(self, problem: str, do: str) -> Any:
         """Refuse all further calls, with these words; return the wire."""

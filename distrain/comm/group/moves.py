@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mpi4py import MPI
 
-from distrain.comm.buffers import FlatBuffer, Reduction, byte_view
+from distrain.comm.buffers import FlatBuffer, Reduction, byte_view, overlap
 from distrain.comm.device.by_host import HostSide
 from distrain.comm.device.by_pointers import Payloads
 from distrain.comm.group import forms
@@ -104,6 +104,8 @@ class Moves(Reductions):
         self._check_alike("all_to_all", sources[self.rank()], targets[self.rank()])
         host = self._payloads(*targets, *sources)
         leaving = {rank: host.read(source) for rank, source in enumerate(sources)}
+        if overlap([*targets, *sources]):  # what arrives may land on what has not left
+            leaving = {rank: host.copy(own) for rank, own in leaving.items()}
         arriving = {rank: host.write(target) for rank, target in enumerate(targets)}
         return limited(self._messages(host, "all_to_all", leaving, arriving, targets), opts)
 
@@ -129,7 +131,7 @@ class Moves(Reductions):
         self._check_alike("all_to_all", input, output, sizes=False)
         own, result = host.read(input), host.write(output)
         if own.untyped_storage().data_ptr() == result.untyped_storage().data_ptr():
-            own = host.copy(own)  # in place, what arrives may land on what has not left
+            own = host.copy(own)  # see alltoall
         leaving = self._slices("all_to_all input", own, input_splits)
         arriving = self._slices("all_to_all output", result, output_splits)
         self._check_alike("all_to_all", leaving[self.rank()], arriving[self.rank()])

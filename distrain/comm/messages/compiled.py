@@ -128,7 +128,7 @@ class CompiledOperation(Operation):
             self._pool.give(self._staging)
             self._program.give(self._run)
         if self._divide:
-            self._buffer.divide(self._comm.Get_size())
+            native.divide(self._buffer, self._comm.Get_size())
         return True
 
     def _check(self, code: int) -> None:

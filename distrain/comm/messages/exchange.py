@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,11 @@ from distrain.errors import CommError
 
 # MPI counts are C ints in many libraries; longer messages go in pieces of this size.
 PIECE_BYTES = 1 << 30
+
+
+def unordered(comm: MPI.Intracomm) -> Hashable:
+    """Return the queue of point to point between the ranks of a communicator."""
+    return ("messages", comm.handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,9 @@ class MessageOperation(Operation):
         self.kind = kind
         self.algorithm = "direct messages"
         self.size_bytes = sum(len(m.data) for m in (*sends, *receives))
-        self.queue = comm.handle if ordered else ("messages", comm.handle)
+        self.queue = comm.handle if ordered else unordered(comm)
         self.concurrency = 4 if ordered else None
+        self.serves_others = ordered or bool(sends)
         self.patience_seconds = patience_seconds
         self.source: int | None = None  # who sent, for a receive from any source
         self._comm, self._tag = comm, tag

@@ -50,6 +50,12 @@ class Direct:
         if self.caller is not None:
             engine.exposed.ask(self.caller.take_waited)
 
+    def takes(self, tensor: torch.Tensor, reduction: Reduction) -> bool:
+        """Return whether an allreduce may begin in the calling thread."""
+        if not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg() or tensor.is_conj():
+            return False
+        return tensor.nbytes <= self.channel.whole_bytes and self.channel.supports(tensor.dtype, reduction)
+
     def allreduce(
         self,
         tensor: torch.Tensor,
@@ -57,16 +63,10 @@ class Direct:
         sign: Callable[[Operation], None],
         cause: Callable[[], Cause],
     ) -> DirectWork | None:
-        """Begin an allreduce in the calling thread; None: it must take the way through the engine.
+        """Begin an allreduce that `takes` has said yes to; None: it must take the way through the engine.
 
         For `sign` and `cause` see `DirectWork`.
         """
-        if not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_neg() or tensor.is_conj():
-            return None
-        if tensor.nbytes > self.channel.whole_bytes:
-            return None
-        if not self.channel.supports(tensor.dtype, reduction):
-            return None
         with self.lock:
             self.flush()
             if self.engine.is_busy(self.channel):
@@ -77,7 +77,7 @@ class Direct:
 
     def free(self) -> bool:
         """Let C calls in again if nothing is left of what came another way; return whether that helped."""
-        if self.caller is None or self.caller.state == 0:
+        if self.caller is None or self.caller.state == 0 or self.caller.left >= 0:
             return False
         with self.lock:
             if self.engine.is_busy(self.channel) or (self.pending is not None and not self.pending.look()):
@@ -85,13 +85,12 @@ class Direct:
             self.caller.release()
             return True
 
-    def take_over(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> SharedOperation:
-        """Return the operation that completes what a C call has begun and left with this code.
+    def has_rest(self) -> bool:
+        """Return whether a C call has begun something that nobody goes on with yet."""
+        return self.caller is not None and self.caller.left >= 0 and not self.engine.is_busy(self.channel)
 
-        Raises:
-            CommError: the ranks did not call the same collective.
-        """
-        self.channel.understand(code)
+    def rest(self, tensor: torch.Tensor, reduction: Reduction) -> SharedOperation:
+        """Return the operation that completes what a C call has begun."""
         return SharedOperation(self.channel, tensor, reduction, begun=True)
 
     def close(self) -> None:

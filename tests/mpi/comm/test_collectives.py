@@ -6,6 +6,7 @@ does nothing, or reaches only some ranks, fails.
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -322,3 +323,13 @@ def test_wrong_use_is_told_before_anything_is_sent(world: World) -> None:
     with pytest.raises(UsageError, match="one tensor for each rank"):
         group.alltoall([full(0)] * (world.size + 1), [full(0)] * (world.size + 1))
     dist.barrier()
+
+
+def test_all_to_all_in_place(world: World, group: dist.ProcessGroup) -> None:
+    """Rank r gives 10r+d to rank d, where it gets 10s+r. Rank 0 comes late: what it gets is there already."""
+    whole = torch.tensor([10.0 * world.rank + d for d in range(world.size)]).repeat_interleave(3)
+    if world.rank == 0:
+        time.sleep(0.05)
+    tensors = list(whole.chunk(world.size))
+    dist.all_to_all(tensors, tensors, group=group)
+    assert whole[::3].tolist() == [10.0 * s + world.rank for s in range(world.size)]

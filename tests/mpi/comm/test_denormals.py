@@ -38,9 +38,13 @@ def test_denormals_are_added(
     count: int,
     waited: bool,
 ) -> None:
-    """Rank r gives r+1 times the smallest number there is, of which P(P+1)/2 is the sum: so say its bits."""
-    tensor = torch.full((count,), world.rank + 1, dtype=bits).view(dtype)
-    work = dist.all_reduce(tensor, group=group, async_op=not waited)
-    if work is not None:
-        work.wait()
-    assert tensor.view(bits).unique().tolist() == [world.size * (world.size + 1) // 2]
+    """Rank r gives r+1 times the smallest number there is, of which P(P+1)/2 is the sum: so say its bits.
+
+    P times as much gives that as the mean. The second call of a size may go another way.
+    """
+    for scale, op in ((1, dist.ReduceOp.SUM), (world.size, dist.ReduceOp.AVG)) * 2:
+        tensor = torch.full((count,), scale * (world.rank + 1), dtype=bits).view(dtype)
+        work = dist.all_reduce(tensor, op, group=group, async_op=not waited)
+        if work is not None:
+            work.wait()
+        assert tensor.view(bits).unique().tolist() == [world.size * (world.size + 1) // 2]

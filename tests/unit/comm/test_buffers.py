@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from distrain.comm import native
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool, byte_view, overlap
 from distrain.errors import UsageError
 
@@ -56,6 +57,20 @@ def test_truth_values() -> None:
     a, b = torch.tensor([True, False, False]), torch.tensor([True, True, False])
     assert combine(a.clone(), b, Reduction.SUM).tolist() == [True, True, False]
     assert combine(a.clone(), b, Reduction.PROD).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("dtype", [d for d in native.TYPES if d is not torch.bool], ids=str)
+@pytest.mark.parametrize("divisor", [3, 200, 256])
+@pytest.mark.skipif(not native.build_info()[0], reason="the wire in C is not built")
+def test_python_and_c_divide_alike(dtype: torch.dtype, divisor: int) -> None:
+    """Also by numbers that the type does not hold; a mean of 256 ranks is one."""
+    values = torch.tensor([0, 1, 100, 127, 6, 90]).to(dtype)
+    one, other = FlatBuffer(values.clone()), FlatBuffer(values.clone())
+    one.divide(divisor)
+    native.divide(other, divisor)
+    assert one.bytes.tolist() == other.bytes.tolist()
+    if not dtype.is_floating_point and not dtype.is_complex:
+        assert one.tensor.tolist() == [int(v) // divisor for v in values.tolist()]
 
 
 def test_division_rounds_integers_towards_zero() -> None:

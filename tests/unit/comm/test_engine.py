@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from distrain.comm.engine import engine as engine_module
 from distrain.comm.engine.engine import Engine
 from distrain.comm.operation import Completion, Mark, Operation, Priority, when_all_done
 from distrain.errors import CommError
@@ -278,6 +279,57 @@ def test_stalls_are_reported_and_then_end_the_job(codes: list[int], caplog: pyte
     assert reports[0].startswith("rank 3 on node7: gate number 1 of 0 bytes has been waiting for")
     assert "rank 7 to open slow" in reports[0]
     assert "ending the job" in reports[-1]
+
+
+def test_what_cannot_say_whom_it_waits_for_ends_the_job_too(codes: list[int]) -> None:
+    gate = Gate([], "silent")
+
+    def waiting_for() -> str:
+        raise IndexError("moved meanwhile")
+
+    gate.waiting_for = waiting_for  # type: ignore[method-assign]
+
+    def abort(code: int) -> None:
+        codes.append(code)
+        gate.open.set()
+
+    engine = Engine(abort, 0.02, 0.1, "rank 3 on node7")
+    assert engine.submit(gate).wait(LONG)
+    engine.close()
+    assert codes[0] == 1
+
+
+def test_what_was_given_up_is_left_behind(engine: Engine) -> None:
+    """In flight or behind it; what came in another queue, or was not given up, stays."""
+    given_up = [engine.submit(Gate([], name)) for name in ("flies", "waits")]
+    kept = [engine.submit(Gate([], "same")), engine.submit(Gate([], "other", "r"))]
+    for completion in given_up:
+        assert not engine.wait(completion, 0.05)
+        completion.is_given_up = True
+    assert engine.leave_behind({"q"}, 0.0)
+    for completion in given_up:
+        with pytest.raises(CommError, match="was given up after its timeout"):
+            completion.wait()
+    assert not any(completion.is_done for completion in kept)
+    assert not engine.leave_behind({"q", "r"}, 0.0)
+    engine.drop({"q"})
+    with pytest.raises(CommError, match="its group was aborted"):
+        kept[0].wait()
+    kept[1].operation.open.set()
+    assert kept[1].wait(LONG)
+
+
+def test_closing_leaves_receives_behind_that_nobody_sends_to(
+    codes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "LONELY_SECONDS", 0.05)
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    gate = Gate([], "receive")
+    gate.serves_others = False
+    completion = engine.submit(gate)
+    engine.close()
+    with pytest.raises(CommError, match="got no message"):
+        completion.wait()
 
 
 def test_closing_finishes_what_is_queued_and_refuses_more(codes: list[int]) -> None:

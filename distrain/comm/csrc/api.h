@@ -1,0 +1,3 @@
+/* What Python finds in the library; all else is hidden. */
+#pragma once
+#define API __attribute__((visibility("default")))
