@@ -354,3 +354,47 @@ def test_a_world_that_torch_counts_differently_is_refused(tmp_path: Path) -> Non
     assert job.returncode != 0
     assert job.stdout.splitlines() == ["three were refused"] * 2, job.stdout + job.stderr
     assert "LaunchError" in job.stderr and "not with torchrun" in job.stderr
+
+
+def test_a_rank_that_catches_a_failure_and_ends_takes_the_job_with_it(tmp_path: Path) -> None:
+    """The others would wait for it in their next collective, and MPI for them."""
+    script = (
+        PREAMBLE
+        + """
+world = distrain.init_process_group()
+if world.rank == 0:
+    try:
+        dist.recv(torch.zeros(2), src=1)
+    except RuntimeError as error:
+        print("caught", "sent more bytes" in str(error))
+else:
+    dist.send(torch.zeros(3), dst=0)
+    dist.barrier()
+"""
+    )
+    job = mpirun(script, tmp_path)
+    assert job.returncode not in (0, None) and "caught True" in job.stdout, job.stderr
+    assert "ended although communication had failed; ending the job" in job.stderr, job.stderr
+
+
+def test_a_receive_for_which_nothing_comes_does_not_keep_a_job(tmp_path: Path) -> None:
+    """One is given up after its timeout, one never waited for."""
+    script = (
+        PREAMBLE
+        + """
+from datetime import timedelta
+world = distrain.init_process_group()
+if world.rank == 0:
+    work = dist.irecv(torch.zeros(2), src=1)
+    forgotten = dist.irecv(torch.zeros(2), src=1, tag=5)
+    try:
+        work.wait(timedelta(seconds=0.3))
+    except RuntimeError as error:
+        print("caught", "timeout" in str(error))
+dist.barrier()
+distrain.destroy_process_group()
+"""
+    )
+    job = mpirun(script, tmp_path)
+    assert job.returncode == 0 and "caught True" in job.stdout, job.stderr
+    assert "1 receives that nobody has sent to are left behind" in job.stderr, job.stderr

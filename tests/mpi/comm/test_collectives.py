@@ -325,11 +325,17 @@ def test_wrong_use_is_told_before_anything_is_sent(world: World) -> None:
     dist.barrier()
 
 
+@pytest.mark.ranks(2, 3)
 def test_all_to_all_in_place(world: World, group: dist.ProcessGroup) -> None:
     """Rank r gives 10r+d to rank d, where it gets 10s+r. Rank 0 comes late: what it gets is there already."""
     whole = torch.tensor([10.0 * world.rank + d for d in range(world.size)]).repeat_interleave(3)
+    late, tensors = torch.zeros(1), list(whole.chunk(world.size))
     if world.rank == 0:
+        work = dist.irecv(late, src=1, group=group)  # so its engine looks for messages meanwhile
         time.sleep(0.05)
-    tensors = list(whole.chunk(world.size))
     dist.all_to_all(tensors, tensors, group=group)
+    if world.rank == 1:
+        dist.send(late + 1, dst=0, group=group)
+    if world.rank == 0:
+        assert work is not None and work.wait()
     assert whole[::3].tolist() == [10.0 * s + world.rank for s in range(world.size)]
