@@ -101,7 +101,7 @@ def pack(
 
 def _show_pairs(source: str, out: Path, options: Any, workers: int, as_json: bool) -> None:
     """Compare the images of a source, print the curve and write the page of pairs."""
-    from distrain.data.files import check_writable
+    from distrain.data.disk import check_writable
     from distrain.data.ingest.dedup import Rule, find_duplicates
     from distrain.data.ingest.listing import printable
     from distrain.data.ingest.pairs_page import write_page

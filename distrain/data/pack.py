@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distrain.data.decode.engines import native_or_reason
-from distrain.data.files import new_folder, sync_folder, write_atomically
+from distrain.data.disk import new_folder, write_file
 from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
 from distrain.data.ingest.convert import ENCODINGS, Options
 from distrain.data.ingest.dedup import Found, Rule, find_once, without
@@ -28,6 +28,7 @@ from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.shard_writer import ShardJob, ShardNote, note_name, write_shard
 from distrain.data.ingest.sources import check_classes, list_source
 from distrain.errors import DataError, UsageError
+from distrain.files import TEMPORARY, sync_folder
 
 log = logging.getLogger("distrain.data")
 
@@ -148,7 +149,7 @@ def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> lis
 
 
 def _begin_or_resume(partial: Path, pack_id: str) -> None:
-    for leftover in partial.glob(".*.tmp"):  # of a run that was killed while it wrote them
+    for leftover in partial.glob(f".*{TEMPORARY}"):  # of a run that was killed while it wrote them
         leftover.unlink()
     plan = partial / _PLAN
     if plan.exists():
@@ -161,7 +162,7 @@ def _begin_or_resume(partial: Path, pack_id: str) -> None:
     elif any(path.name != OWNER for path in partial.iterdir()):
         raise DataError(str(partial), "it holds files that are no unfinished pack", "remove this folder")
     else:
-        write_atomically(plan, json.dumps({"pack_id": pack_id}).encode())
+        write_file(plan, json.dumps({"pack_id": pack_id}).encode())
 
 
 def _run(jobs: list[ShardJob], workers: int, progress: Progress) -> list[ShardNote]:
@@ -244,7 +245,7 @@ def _manifest(
 
 def _finish(partial: Path, out: Path, manifest: Manifest, jobs: list[ShardJob]) -> None:
     """Write the manifest, give the folder its name and take the scaffolding away."""
-    write_atomically(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_file(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     try:
         partial.replace(out)
         sync_folder(out.parent)

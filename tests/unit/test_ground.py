@@ -1,8 +1,9 @@
-"""The ground floor: quantities, arithmetic on ranks, wording of errors."""
+"""The ground floor: quantities, arithmetic on ranks, wording of errors, files that are whole or absent."""
 
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from distrain.errors import ConfigError, DataError, DistrainError, UsageError, nearest
+from distrain.files import atomic_file, temporary_of
 from distrain.settings import Bytes, Settings
 from distrain.units import Duration, format_bytes, parse_bytes, parse_seconds
 from distrain.world import World, split
@@ -134,3 +136,14 @@ def test_a_truth_value_is_no_number() -> None:
 def test_nearest() -> None:
     assert nearest("optimiser", ["optimizer", "schedule"]) == " (did you mean 'optimizer'?)"
     assert nearest("zzz", ["optimizer"]) == ""
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_file(path) as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write(b"new")
+        assert temporary_of(path).exists()
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

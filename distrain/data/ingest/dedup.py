@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel
 
-from distrain.data.files import write_atomically
+from distrain.data.disk import write_file
 from distrain.data.ingest.convert import Options, Unusable, convert
 from distrain.data.ingest.listing import Listing, SourceImage
 from distrain.data.ingest.pool import run_jobs
@@ -140,7 +140,7 @@ def find_once(
     if path.exists():
         return Found.model_validate_json(path.read_bytes())
     found = find_duplicates(listing, rule, options, workers, progress)
-    write_atomically(path, found.model_dump_json().encode())
+    write_file(path, found.model_dump_json().encode())
     return found
 
 

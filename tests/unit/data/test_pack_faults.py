@@ -17,6 +17,7 @@ from distrain.data.ingest.digits import write_digits
 from distrain.data.ingest.synthesize import synthesize
 from distrain.data.pack import pack
 from distrain.errors import DataError, UsageError
+from distrain.files import temporary_of
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, at: int = 0) -> None:
@@ -41,7 +42,7 @@ def test_a_disk_that_is_full_at_the_start(
         with pytest.raises(DataError, match=r"plan.json: the disk is full; make room and run the same"):
             pack(f"imagefolder:{tree}", tmp_path / "out")
     assert not list((tmp_path / "out.partial").glob(".*"))
-    (tmp_path / "out.partial/.plan.json.tmp").touch()  # as a kill leaves it
+    temporary_of(tmp_path / "out.partial/plan.json").touch()  # as a kill leaves it
     assert pack(f"imagefolder:{tree}", tmp_path / "out").count == 41
     assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out/owner").exists()
 
