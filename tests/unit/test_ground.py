@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from distrain.errors import ConfigError, DataError, DistrainError, UsageError, nearest
+from distrain.errors import ConfigError, DataError, DistrainError, UsageError, agree, nearest
 from distrain.files import atomic_file, temporary_of
 from distrain.settings import Bytes, Settings
 from distrain.units import Duration, format_bytes, parse_bytes, parse_seconds
@@ -147,3 +148,15 @@ def test_a_file_that_is_not_finished_leaves_the_old_one_alone(tmp_path: Path) ->
         assert temporary_of(path).exists()
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_all_ranks_raise_the_error_of_the_lowest() -> None:
+    third, second = (DataError(f"rank {rank}", "fails", "mend it") for rank in (2, 1))
+    of_all: list[DistrainError | None] = [None, second, third]
+    for error in of_all:
+        with pytest.raises(DataError, match="rank 1"):
+            agree(SimpleNamespace(allgather=lambda mine: of_all), error)
+    agree(SimpleNamespace(allgather=lambda mine: [mine, None]), None)
+    with pytest.raises(DataError, match="rank 2"):
+        agree(None, third)
+    agree(None, None)
