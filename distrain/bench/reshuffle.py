@@ -10,7 +10,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.bench import made_images
-from distrain.bench.contenders import Unavailable
+from distrain.bench.errors import Unavailable
 from distrain.comm import api
 from distrain.comm.engine.guest import submit_bulk
 from distrain.data.exchange import MpiWire
