@@ -20,7 +20,7 @@ from pathlib import Path
 from distrain.data.decode.engines import native_or_reason
 from distrain.data.disk import new_folder, write_file
 from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
-from distrain.data.ingest.convert import ENCODINGS, Options
+from distrain.data.ingest.convert import ENCODINGS, PackOptions
 from distrain.data.ingest.dedup import Found, Rule, find_once, without
 from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.pack_lock import OWNER, locked
@@ -48,7 +48,8 @@ def _silent(done: int, total: int) -> None:
 def pack(
     source: str,
     out: str | Path,
-    options: Options | None = None,
+    options: PackOptions | None = None,
+    *,
     workers: int = 1,
     progress: Progress | None = None,
     hashed: Progress | None = None,
@@ -72,7 +73,7 @@ def pack(
         DataError: the source is missing or empty, no image is usable, the disk is full, an unfinished
             pack of something else is in the way, or another process packs into it.
     """
-    options = options or Options()
+    options = options or PackOptions()
     _check_options(options, workers)
     out = new_folder(out)
     listing = list_source(source)
@@ -98,7 +99,7 @@ def pack(
     return manifest
 
 
-def _check_options(options: Options, workers: int) -> None:
+def _check_options(options: PackOptions, workers: int) -> None:
     if not 1 <= options.quality <= 100:
         raise UsageError("--quality", f"{options.quality} is not from 1 to 100", "give e.g. 90")
     if options.short_side < 0:
@@ -116,7 +117,7 @@ def _check_options(options: Options, workers: int) -> None:
         raise UsageError("--workers", f"{workers} is not positive", "give 1 or more")
 
 
-def _check_index(options: Options) -> None:
+def _check_index(options: PackOptions) -> None:
     if options.encoding != "jpeg":
         raise UsageError("--index", f"images of encoding {options.encoding} have none", "leave it out")
     reason = native_or_reason()
@@ -124,7 +125,7 @@ def _check_index(options: Options) -> None:
         raise UsageError("--index", f"it is made by the native decoder: {reason}", "leave it out")
 
 
-def _pack_id(source: str, listing: Listing, options: Options) -> str:
+def _pack_id(source: str, listing: Listing, options: PackOptions) -> str:
     """Return a name for exactly this source, as listed now, packed with exactly these options."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([source, listing.classes, asdict(options)]).encode())
@@ -133,7 +134,7 @@ def _pack_id(source: str, listing: Listing, options: Options) -> str:
     return digest.hexdigest()
 
 
-def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> list[ShardJob]:
+def _jobs(folder: Path, pack_id: str, listing: Listing, options: PackOptions) -> list[ShardJob]:
     """Cut the listing into shards of about equal source bytes."""
     total = sum(image.bytes for image in listing.images)
     target = min(max(total // _SHARDS_WANTED, _SHARD_BYTES_LEAST), _SHARD_BYTES_MOST)
@@ -204,7 +205,7 @@ def _manifest(
     name: str,
     pack_id: str,
     listing: Listing,
-    options: Options,
+    options: PackOptions,
     notes: list[ShardNote],
     found: Found | None,
 ) -> Manifest:

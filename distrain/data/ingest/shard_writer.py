@@ -27,7 +27,7 @@ from distrain.data.format import (
     build_head,
     shard_name,
 )
-from distrain.data.ingest.convert import Options, Packed, Unusable, convert
+from distrain.data.ingest.convert import Packed, PackOptions, Unusable, convert
 from distrain.data.ingest.listing import SourceImage
 from distrain.data.ingest.readers import Readers
 from distrain.files import atomic_file
@@ -48,7 +48,7 @@ class ShardJob:
     number: int
     pack_id: str
     images: tuple[SourceImage, ...]
-    options: Options
+    options: PackOptions
 
 
 class ShardNote(BaseModel):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from distrain.data.ingest import pack_lock
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.ingest.digits import write_digits
 from distrain.data.ingest.synthesize import synthesize
 from distrain.data.pack import pack
@@ -176,7 +176,7 @@ def test_what_cannot_be_packed_replaces_nothing(tmp_path: Path) -> None:
     (folder := tmp_path / "src/a").mkdir(parents=True)
     for number, kind in enumerate(("float", "eight", "float", "eight")):
         gradient(kind).save(folder / f"{number}.{'tif' if kind == 'float' else 'png'}")
-    manifest = pack(f"imagefolder:{tmp_path}/src", tmp_path / "out", Options(dedup="phash:2"))
+    manifest = pack(f"imagefolder:{tmp_path}/src", tmp_path / "out", PackOptions(dedup="phash:2"))
     assert manifest.count == 1
     assert [(d.source, d.keeper) for d in manifest.duplicates] == [("a/3.png", "a/1.png")]
     assert [skip.source for skip in manifest.skipped] == ["a/0.tif", "a/2.tif"]
