@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 
 class DistrainError(Exception):
@@ -60,6 +61,27 @@ class CommError(DistrainError, RuntimeError):
 
 class LaunchError(DistrainError):
     """The job could not be started, or the started world is not the one asked for (exit code 1)."""
+
+
+class Gathering(Protocol):
+    """What `agree` uses of an MPI communicator."""
+
+    def allgather(self, sendobj: Any) -> list[Any]:
+        """Give the objects of all ranks to all, in the order of ranks."""
+
+
+def agree(ranks: Gathering | None, error: DistrainError | None) -> None:
+    """Raise on all ranks if any rank brings an error: that of the lowest such rank. Collective.
+
+    To be called before a collective that a failed rank would not reach.
+
+    Args:
+        ranks: who agrees; None: this process alone.
+        error: of this rank.
+    """
+    for found in [error] if ranks is None else ranks.allgather(error):
+        if found is not None:
+            raise found
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -14,8 +14,6 @@ import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distrain.errors import DistrainError
-
 log = logging.getLogger("distrain.memory")
 
 
@@ -35,17 +33,6 @@ class Ranks(Protocol):
 
     def allgather(self, sendobj: Any) -> list[Any]:
         """Give the objects of all to all."""
-
-
-def agree(comm: Ranks | None, error: DistrainError | None) -> None:
-    """Raise on all ranks of ``comm`` if any rank brings an error: that of the lowest such rank.
-
-    To be called before a collective that a failed rank would not reach.
-    """
-    errors = [error] if comm is None else comm.allgather(error)
-    for found in errors:
-        if found is not None:
-            raise found
 
 
 def private(size: int) -> memoryview:

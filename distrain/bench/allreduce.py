@@ -18,7 +18,8 @@ import torch
 from mpi4py import MPI
 
 import distrain
-from distrain.bench.contenders import PEERS, Contender, Distrain, DistrainArray, Unavailable
+from distrain.bench.contenders import PEERS, Contender, Distrain, DistrainArray
+from distrain.bench.errors import Unavailable
 from distrain.bench.stats import allreduce_line, error_line
 from distrain.comm.settings import CommSettings
 

@@ -14,13 +14,10 @@ from mpi4py import MPI
 
 import distrain
 from distrain.bench import openmpi
+from distrain.bench.errors import Unavailable
 from distrain.comm.process.mpi import library
 from distrain.comm.sync import horovod
 from distrain.errors import ConfigError
-
-
-class Unavailable(Exception):
-    """The peer cannot run here, and why."""
 
 
 class Contender(Protocol):

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 import distrain
-from distrain.bench.contenders import Unavailable
+from distrain.bench.errors import Unavailable
 from distrain.bench.reshuffle import PEERS, Contender, Exchange
 from distrain.bench.stats import percentile
 from distrain.comm.settings import CommSettings

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from distrain.bench import images
+from distrain.bench.errors import Unavailable
 from distrain.bench.loader_contenders import (
     Contender,
-    Unavailable,
     Workload,
     fallback,
     native,

@@ -12,15 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from distrain.bench.errors import Unavailable
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.decode.engine import DecodeEngine
 from distrain.data.raw_layout import RAW_ENCODINGS, rgb_pixels, yuv420_pixels, yuv420_planes
 
 CHUNK = 32  # images that one thread decodes in one call
-
-
-class Unavailable(Exception):
-    """The peer cannot run here, and why."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from distrain.bench.loader_contenders import Unavailable, Workload
+from distrain.bench.errors import Unavailable
+from distrain.bench.loader_contenders import Workload
 from distrain.data.decode import build_native, indexed, native
 from distrain.data.decode.library import Library
 from distrain.data.format import ALIGNMENT, RECORD, Manifest, ShardEntry

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from distrain.bench.errors import Unavailable
 from distrain.bench.loader_contenders import (
     CHUNK,
     Contender,
     PillowDataset,
-    Unavailable,
     Workload,
     pillow,
     pixels_of,

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.bench import made_images
-from distrain.bench.contenders import Unavailable
+from distrain.bench.errors import Unavailable
 from distrain.comm import api
 from distrain.comm.engine.guest import submit_bulk
-from distrain.data.exchange import MpiWire
+from distrain.data.exchange import MpiCarrier
 from distrain.data.nodes.groups import Groups
 from distrain.data.nodes.sharing import Sharing
 from distrain.data.nodes.windows import WINDOWS_IN_ROOM
@@ -81,8 +81,8 @@ class Exchange:
         self._store = made_images.store(table, range(count) if part is None else part(table))
         self._reading = sharing.reading(self._store, seed=0)
         self._planner = sharing.planner(self._store, self._reading, world.rank)
-        self._wire = MpiWire(comm, 0, lambda operation: submit_bulk(api.engine(), operation))
-        self._windows = sharing.windows(self._store, self._reading, world.rank, self._wire)
+        self._carrier = MpiCarrier(comm, 0, lambda operation: submit_bulk(api.engine(), operation))
+        self._windows = sharing.windows(self._store, self._reading, world.rank, self._carrier)
         self._rank, self._ranks = world.rank, world.size
         self._next = 0  # step
         self.steps = self._reading.steps_per_epoch
@@ -94,8 +94,8 @@ class Exchange:
     def sent(self) -> np.ndarray:
         """Return the bytes that this rank will send to each rank for the next epoch: int64 [ranks]."""
         found = np.zeros(self._ranks, np.int64)
-        for route in self._planner.plan(range(self._next, self._next + self.steps)).sends:
-            found[route.peer] = sum(piece.size for piece in self._store.padded(route.images))
+        for shipment in self._planner.plan(range(self._next, self._next + self.steps)).sends:
+            found[shipment.peer] = sum(piece.size for piece in self._store.padded(shipment.images))
         return found
 
     def take(self, steps: int) -> list[tuple[int, memoryview]]:

@@ -66,7 +66,7 @@ def pack(
     finished shards, which wait in OUT.partial.
     """
     from distrain.data.format import read_manifest
-    from distrain.data.ingest.convert import Options
+    from distrain.data.ingest.convert import PackOptions
     from distrain.data.ingest.pool import usable_cores
     from distrain.data.pack import pack as make_pack
     from distrain.errors import UsageError
@@ -79,7 +79,7 @@ def pack(
             raise UsageError("distrain pack info", "it takes no options but --json", "leave them out")
         _show(out, read_manifest(out), as_json)
         return
-    options = Options(**chosen)  # type: ignore[arg-type]
+    options = PackOptions(**chosen)  # type: ignore[arg-type]
     if dry_run:
         if dedup is None:
             raise UsageError("--dry-run", "it shows what --dedup would leave out", "add e.g. --dedup phash:4")
@@ -90,18 +90,18 @@ def pack(
             source,
             out,
             options,
-            workers or usable_cores(),
-            progress,
-            progress,
-            _tell_duplicates,
-            force_classes,
+            workers=workers or usable_cores(),
+            progress=progress,
+            hashed=progress,
+            tell=_tell_duplicates,
+            force_classes=force_classes,
         )
     _show(out, manifest, as_json)
 
 
 def _show_pairs(source: str, out: Path, options: Any, workers: int, as_json: bool) -> None:
     """Compare the images of a source, print the curve and write the page of pairs."""
-    from distrain.data.files import check_writable
+    from distrain.data.disk import check_writable
     from distrain.data.ingest.dedup import Rule, find_duplicates
     from distrain.data.ingest.listing import printable
     from distrain.data.ingest.pairs_page import write_page

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 _SECONDS = 30.0  # between two lines
 
 
-class Lines:
+class ProgressLines:
     """Prints how far a command is and how long it will take, at most every 30 seconds.
 
     Args:
@@ -42,7 +42,7 @@ class Lines:
 def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function that shows on stderr how many of how many are done, and the time left."""
     if not sys.stderr.isatty():
-        yield Lines(what, sys.stderr.write)
+        yield ProgressLines(what, sys.stderr.write)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

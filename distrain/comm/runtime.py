@@ -104,7 +104,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             exits.install(name)
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
-            pointers = gpu_aware.agree(comm, chosen.device_pointers)
+            pointers = gpu_aware.all_aware(comm, chosen.device_pointers)
             _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,

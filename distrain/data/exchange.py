@@ -21,7 +21,7 @@ from mpi4py import MPI
 from distrain.data.nodes.window import Incoming, Outgoing
 from distrain.errors import CommError
 
-PIECE_BYTES = 256 << 10  # 2 ms of a link of 1 Gbit/s; far below the 2**31 of MPI's counts
+MESSAGE_BYTES = 256 << 10  # of a piece: 2 ms of a link of 1 Gbit/s; far below the 2**31 of MPI's counts
 EXPECTED = 24  # pieces that a rank asks for at the same time
 EXPECTED_OF_PEER = 3  # of them of one peer, so that every peer has something to send at any time
 _OFFERED = 8  # copies of pieces on their way out of one window, over all peers, but one each at least
@@ -254,8 +254,8 @@ class AgreeOperation:
         return [rank for number, rank in enumerate(self._members) if number != self._comm.rank]
 
 
-class MpiWire:
-    """See `distrain.data.nodes.windows.Wire`. Made by all ranks together, before the engine owns MPI.
+class MpiCarrier:
+    """See `distrain.data.nodes.windows.Carrier`. Made by all ranks together, before the engine owns MPI.
 
     Args:
         comm: communicator of all ranks; a copy of it is used.
@@ -277,14 +277,14 @@ class MpiWire:
         self._group.Free()
 
     def swap(self, sends: list[Outgoing], receives: list[Incoming]) -> Callable[[], object]:
-        """See `Wire.swap`."""
+        """See `Carrier.swap`."""
         self._swaps += 1
         # 2**15 tags are promised by MPI; the few windows in flight need one each.
         tag = self._swaps % 1024
         return self._submit(SwapOperation(self._comm, tag, sends, receives, self._allowance)).wait
 
     def largest(self, value: int) -> Callable[[], int]:
-        """See `Wire.largest`."""
+        """See `Carrier.largest`."""
         operation = AgreeOperation(self._group, self._members, value)
         completion = self._submit(operation)
 
@@ -296,21 +296,21 @@ class MpiWire:
 
 
 def _pieces(memory: np.ndarray) -> Iterator[np.ndarray]:
-    return (memory[at : at + PIECE_BYTES] for at in range(0, memory.size, PIECE_BYTES))
+    return (memory[at : at + MESSAGE_BYTES] for at in range(0, memory.size, MESSAGE_BYTES))
 
 
 def _gathered(parts: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield copies of memory that follows each other, in pieces of `PIECE_BYTES`."""
+    """Yield copies of memory that follows each other, in pieces of `MESSAGE_BYTES`."""
     waiting: list[np.ndarray] = []
     size = 0
     for part in parts:
         at = 0
         while at < part.size:
-            taken = part[at : at + PIECE_BYTES - size]
+            taken = part[at : at + MESSAGE_BYTES - size]
             waiting.append(taken)
             size += taken.size
             at += taken.size
-            if size == PIECE_BYTES:
+            if size == MESSAGE_BYTES:
                 yield np.concatenate(waiting)
                 waiting, size = [], 0
     if waiting:

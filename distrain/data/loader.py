@@ -17,7 +17,7 @@ from distrain.data.decode.engine import DecodeEngine
 from distrain.data.nodes.windows import Windows
 from distrain.data.order import eval_part
 from distrain.data.pipeline import Pipeline, Work
-from distrain.data.plan import Plan, TrainPlanner
+from distrain.data.plan import BatchPlan, TrainPlanner
 from distrain.data.reading import GlobalReading, Reading
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -76,16 +76,16 @@ class _Loader(ABC):
         self._store = store
         self._assembler = Assembler(store, engine, settings.on_bad_image, replace)
         self._buffers = _Buffers(torch.cuda.is_available() if pinned is None else pinned)
-        self._pipeline: Pipeline[torch.Tensor, Plan] = Pipeline(
+        self._pipeline: Pipeline[torch.Tensor, BatchPlan] = Pipeline(
             self._plan, self._begin, settings.threads, settings.queue_batches
         )
 
     @abstractmethod
-    def _plan(self, number: int) -> Plan:
+    def _plan(self, number: int) -> BatchPlan:
         """Draw which images a batch shows and how; in a thread of the pipeline."""
 
     @abstractmethod
-    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, BatchPlan] | None:
         """Lay out a batch for the pipeline; None past the last one."""
 
     def _take(self, number: int) -> Batch:
@@ -189,10 +189,10 @@ class TrainLoader(_Loader):
         if self._windows is not None:
             self._windows.close()
 
-    def _plan(self, number: int) -> Plan:
+    def _plan(self, number: int) -> BatchPlan:
         return self._planner.plan(number)
 
-    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, BatchPlan] | None:
         """Lay out the batch of step ``number``, counted from the start of epoch 0."""
         if self._total is not None and number >= self._total:
             return None
@@ -201,7 +201,7 @@ class TrainLoader(_Loader):
         crops = partial(self._planner.crops, epoch)
         blobs = self._store.blobs if self._windows is None else self._windows.want(number, self._total).blobs
 
-        def fill(plan: Plan, part: range, out: np.ndarray) -> np.ndarray:
+        def fill(plan: BatchPlan, part: range, out: np.ndarray) -> np.ndarray:
             piece = slice(part.start, part.stop)
             drawn = plan.crops[piece], plan.flips[piece]
             used = self._assembler.fill(plan.indices[piece], drawn, crops, out, blobs)
@@ -272,9 +272,9 @@ class EvalLoader(_Loader):
             if len(batch.indices):  # else all of its images were left out
                 yield batch
 
-    def _plan(self, number: int) -> Plan:
+    def _plan(self, number: int) -> BatchPlan:
         indices = np.array(self._part[number * self._batch : (number + 1) * self._batch], np.int64)
-        return Plan(indices, *self._crops(indices))
+        return BatchPlan(indices, *self._crops(indices))
 
     def _crops(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._store.records[indices]
@@ -284,11 +284,11 @@ class EvalLoader(_Loader):
             found = eval_crops(self._resize, self._size, chosen["width"], chosen["height"])
         return found, np.zeros(len(indices), bool)
 
-    def _begin(self, number: int) -> Work[torch.Tensor, Plan] | None:
+    def _begin(self, number: int) -> Work[torch.Tensor, BatchPlan] | None:
         if number >= len(self):
             return None
 
-        def fill(plan: Plan, part: range, out: np.ndarray) -> np.ndarray:
+        def fill(plan: BatchPlan, part: range, out: np.ndarray) -> np.ndarray:
             piece = slice(part.start, part.stop)
             drawn = plan.crops[piece], plan.flips[piece]
             return self._assembler.fill(plan.indices[piece], drawn, self._crops, out)

@@ -11,8 +11,7 @@ import numpy as np
 
 from distrain import node_memory
 from distrain.data.room import check_room, free_bytes, shm_free_bytes
-from distrain.errors import CommError, ConfigError, DistrainError
-from distrain.node_memory import agree
+from distrain.errors import CommError, ConfigError, DistrainError, agree
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:

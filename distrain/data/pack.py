@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distrain.data.decode.engines import native_or_reason
-from distrain.data.files import new_folder, sync_folder, write_atomically
+from distrain.data.disk import new_folder, write_file
 from distrain.data.format import MANIFEST, Duplicate, Manifest, Skipped, shard_name
-from distrain.data.ingest.convert import ENCODINGS, Options
+from distrain.data.ingest.convert import ENCODINGS, PackOptions
 from distrain.data.ingest.dedup import Found, Rule, find_once, without
 from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.pack_lock import OWNER, locked
@@ -28,6 +28,7 @@ from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.shard_writer import ShardJob, ShardNote, note_name, write_shard
 from distrain.data.ingest.sources import check_classes, list_source
 from distrain.errors import DataError, UsageError
+from distrain.files import TEMPORARY, sync_folder
 
 log = logging.getLogger("distrain.data")
 
@@ -47,7 +48,8 @@ def _silent(done: int, total: int) -> None:
 def pack(
     source: str,
     out: str | Path,
-    options: Options | None = None,
+    options: PackOptions | None = None,
+    *,
     workers: int = 1,
     progress: Progress | None = None,
     hashed: Progress | None = None,
@@ -71,7 +73,7 @@ def pack(
         DataError: the source is missing or empty, no image is usable, the disk is full, an unfinished
             pack of something else is in the way, or another process packs into it.
     """
-    options = options or Options()
+    options = options or PackOptions()
     _check_options(options, workers)
     out = new_folder(out)
     listing = list_source(source)
@@ -97,7 +99,7 @@ def pack(
     return manifest
 
 
-def _check_options(options: Options, workers: int) -> None:
+def _check_options(options: PackOptions, workers: int) -> None:
     if not 1 <= options.quality <= 100:
         raise UsageError("--quality", f"{options.quality} is not from 1 to 100", "give e.g. 90")
     if options.short_side < 0:
@@ -115,7 +117,7 @@ def _check_options(options: Options, workers: int) -> None:
         raise UsageError("--workers", f"{workers} is not positive", "give 1 or more")
 
 
-def _check_index(options: Options) -> None:
+def _check_index(options: PackOptions) -> None:
     if options.encoding != "jpeg":
         raise UsageError("--index", f"images of encoding {options.encoding} have none", "leave it out")
     reason = native_or_reason()
@@ -123,7 +125,7 @@ def _check_index(options: Options) -> None:
         raise UsageError("--index", f"it is made by the native decoder: {reason}", "leave it out")
 
 
-def _pack_id(source: str, listing: Listing, options: Options) -> str:
+def _pack_id(source: str, listing: Listing, options: PackOptions) -> str:
     """Return a name for exactly this source, as listed now, packed with exactly these options."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([source, listing.classes, asdict(options)]).encode())
@@ -132,7 +134,7 @@ def _pack_id(source: str, listing: Listing, options: Options) -> str:
     return digest.hexdigest()
 
 
-def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> list[ShardJob]:
+def _jobs(folder: Path, pack_id: str, listing: Listing, options: PackOptions) -> list[ShardJob]:
     """Cut the listing into shards of about equal source bytes."""
     total = sum(image.bytes for image in listing.images)
     target = min(max(total // _SHARDS_WANTED, _SHARD_BYTES_LEAST), _SHARD_BYTES_MOST)
@@ -148,7 +150,7 @@ def _jobs(folder: Path, pack_id: str, listing: Listing, options: Options) -> lis
 
 
 def _begin_or_resume(partial: Path, pack_id: str) -> None:
-    for leftover in partial.glob(".*.tmp"):  # of a run that was killed while it wrote them
+    for leftover in partial.glob(f".*{TEMPORARY}"):  # of a run that was killed while it wrote them
         leftover.unlink()
     plan = partial / _PLAN
     if plan.exists():
@@ -161,7 +163,7 @@ def _begin_or_resume(partial: Path, pack_id: str) -> None:
     elif any(path.name != OWNER for path in partial.iterdir()):
         raise DataError(str(partial), "it holds files that are no unfinished pack", "remove this folder")
     else:
-        write_atomically(plan, json.dumps({"pack_id": pack_id}).encode())
+        write_file(plan, json.dumps({"pack_id": pack_id}).encode())
 
 
 def _run(jobs: list[ShardJob], workers: int, progress: Progress) -> list[ShardNote]:
@@ -203,7 +205,7 @@ def _manifest(
     name: str,
     pack_id: str,
     listing: Listing,
-    options: Options,
+    options: PackOptions,
     notes: list[ShardNote],
     found: Found | None,
 ) -> Manifest:
@@ -244,7 +246,7 @@ def _manifest(
 
 def _finish(partial: Path, out: Path, manifest: Manifest, jobs: list[ShardJob]) -> None:
     """Write the manifest, give the folder its name and take the scaffolding away."""
-    write_atomically(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_file(partial / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     try:
         partial.replace(out)
         sync_folder(out.parent)

@@ -19,7 +19,7 @@ _AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """What a batch shows.
 
     Attributes:
@@ -52,23 +52,23 @@ class TrainPlanner:
         # Two, because threads ask for the next batch before the one before it.
         self._block = lru_cache(maxsize=2)(self._draw)
 
-    def plan(self, number: int) -> Plan:
+    def plan(self, number: int) -> BatchPlan:
         """Return the plan of step ``number``, counted from the start of epoch 0."""
         epoch, step = divmod(number, self._reading.steps_per_epoch)
         with self._lock:
             drawn = self._block(epoch, step // self._steps)
         start = step % self._steps * self._batch
         part = slice(start, start + self._batch)
-        return Plan(drawn.indices[part], drawn.crops[part], drawn.flips[part])
+        return BatchPlan(drawn.indices[part], drawn.crops[part], drawn.flips[part])
 
     def crops(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return crops int32 [N, 4] and flips bool [N] of images int64 [N] in an epoch."""
         chosen = self._store.records[indices]
         return train_crops(self._rule, self._seed, epoch, indices, chosen["width"], chosen["height"])
 
-    def _draw(self, epoch: int, block: int) -> Plan:
+    def _draw(self, epoch: int, block: int) -> BatchPlan:
         first = block * self._steps
         steps = range(first, min(first + self._steps, self._reading.steps_per_epoch))
         positions = np.concatenate([self._reading.positions(step, self._rank) for step in steps])
         indices = self._reading.order(epoch).indices(positions)
-        return Plan(indices, *self.crops(epoch, indices))
+        return BatchPlan(indices, *self.crops(epoch, indices))

@@ -24,8 +24,7 @@ from distrain.data.memory import Memory, allocate, check_room_of_all
 from distrain.data.room import free_bytes
 from distrain.data.settings import DataSettings
 from distrain.data.shard import COPY_AGAIN, read_head
-from distrain.errors import DataError, DistrainError
-from distrain.node_memory import agree
+from distrain.errors import DataError, DistrainError, agree
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ SCRIPT = "train.sbatch"
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Everything that is decided before anything is written or started.
 
     Attributes:
@@ -102,7 +102,7 @@ def rank_env(config: RunConfig, folder: RunFolder, ranks: int, terminal: bool) -
     return {**env, **config.launch.env}
 
 
-def make_plan(config: RunConfig, folder: RunFolder, terminal: bool) -> Plan:
+def make_plan(config: RunConfig, folder: RunFolder, terminal: bool) -> LaunchPlan:
     """Decide everything about a launch; writes and starts nothing.
 
     Args:
@@ -136,7 +136,7 @@ def make_plan(config: RunConfig, folder: RunFolder, terminal: bool) -> Plan:
     )
     if launch.target == "slurm":
         script, mpi, start = slurm_script(config, folder, job)
-        return Plan(config, folder, hosts, packs, derived, mpi, start, {SCRIPT: render(script)})
+        return LaunchPlan(config, folder, hosts, packs, derived, mpi, start, {SCRIPT: render(script)})
     mpi = find(launch.mpi)
     files = {HOSTFILE: hostfile_text(mpi.dialect, hosts)} if launch.target == "hosts" else {}
-    return Plan(config, folder, hosts, packs, derived, mpi, mpi.command(job), files)
+    return LaunchPlan(config, folder, hosts, packs, derived, mpi, mpi.command(job), files)

@@ -12,14 +12,14 @@ from distrain.errors import LaunchError
 from distrain.launch.derive import table, warnings
 from distrain.launch.local import run
 from distrain.launch.lock import LAUNCHER, check_free, hold
-from distrain.launch.plan import SCRIPT, Plan
+from distrain.launch.plan import SCRIPT, LaunchPlan
 from distrain.launch.run_folder import Aside, changes, record
 from distrain.launch.slurm import submit
 from distrain.launch.verdict import judge
 from distrain.units import format_bytes
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: LaunchPlan) -> str:
     """Return every derived number, the files, and the exact command line, for ``--dry-run``."""
     rows = [
         ("run folder", f"{plan.folder.path}{' (resumes)' if plan.folder.resumes else ''}"),
@@ -37,7 +37,7 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def start(plan: Plan) -> int:
+def start(plan: LaunchPlan) -> int:
     """Write the run folder, start the run, and return the exit code for the shell.
 
     Where nothing could be started, a folder that was made for it is removed again.
@@ -66,7 +66,7 @@ def start(plan: Plan) -> int:
     return _submit(folder / SCRIPT)
 
 
-def _write(plan: Plan) -> Aside:
+def _write(plan: LaunchPlan) -> Aside:
     script = shlex.quote(str(plan.folder.path / SCRIPT))
     shell = f"sbatch {script}" if SCRIPT in plan.files else plan.command.shell()
     mpi = {"mpi": plan.mpi.version, "mpirun": plan.mpi.path} if plan.mpi else {"mpi": "srun"}
@@ -74,7 +74,7 @@ def _write(plan: Plan) -> Aside:
     return record(plan.folder, dump(plan.config), shell, facts, plan.files)
 
 
-def _run(plan: Plan, aside: Aside) -> int:
+def _run(plan: LaunchPlan, aside: Aside) -> int:
     folder = plan.folder.path
     memory = (
         "" if plan.derived.node_bytes is None else f", {format_bytes(plan.derived.node_bytes)} of data a node"

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distrain import errors
 from distrain.errors import DistrainError
 
 
@@ -92,8 +93,13 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
             tensor.data.copy_(values.view(tensor.shape))
 
 
+class _Group:
+    """The process group as a communicator, as far as `distrain.errors.agree` needs one."""
+
+    def allgather(self, sendobj: Any) -> list[Any]:
+        return gather(sendobj)
+
+
 def agree(error: DistrainError | None) -> None:
     """Raise the error of the lowest rank that has one on every rank, so that none waits for another."""
-    for failed in gather(error):
-        if failed is not None:
-            raise failed
+    errors.agree(_Group(), error)

@@ -62,7 +62,7 @@ class OptimizerSettings(Settings):
         return self
 
 
-class ScheduleSettings(Settings):
+class LearningRateSettings(Settings):
     """Learning rate over time: linear warm-up, then steps or a cosine."""
 
     warmup: Steps = Field(Duration(5, "ep"), description="linear rise from lr to the scaled lr")
@@ -79,7 +79,7 @@ class TrainSettings(Settings):
 
     duration: Steps = Field(Duration(90, "ep"), description="length of training, e.g. 90ep or 5000st")
     optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
+    schedule: LearningRateSettings = LearningRateSettings()
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast; weights and gradients stay fp32"

@@ -20,7 +20,7 @@ from distrain.comm.process import mpi
 from distrain.comm.supervision import exits
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
-from distrain.errors import DistrainError, LaunchError
+from distrain.errors import DistrainError, LaunchError, agree
 from distrain.files import write_atomic
 from distrain.launch import failures, run_folder
 from distrain.launch.lock import RANKS, WAIT_SECONDS, Lock, hold
@@ -46,11 +46,9 @@ def open_folder(config: RunConfig, comm: MPI.Intracomm) -> Path:
             path = folder.path
         except DistrainError as found:
             error = found
-    path, error = comm.bcast((path, error), root=0)
-    if path is None:
-        assert error is not None
-        raise error
-    return path
+    agree(comm, error)
+    made: Path = comm.bcast(path)
+    return made
 
 
 def hold_folder(folder: Path, comm: MPI.Intracomm) -> Lock | None:
@@ -66,9 +64,7 @@ def hold_folder(folder: Path, comm: MPI.Intracomm) -> Lock | None:
             held = hold(folder, RANKS, WAIT_SECONDS)
         except DistrainError as found:
             error = found
-    error = comm.bcast(error, root=0)
-    if error is not None:
-        raise error
+    agree(comm, error)
     return held
 
 

@@ -20,7 +20,7 @@ from distrain.comm.sync.buckets import largest_bytes
 from distrain.comm.sync.synchroniser import make_synchroniser
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
-from distrain.data.exchange import MpiWire
+from distrain.data.exchange import MpiCarrier
 from distrain.data.room import check_room, free_bytes
 from distrain.data.store import Store
 from distrain.launch import machine
@@ -77,7 +77,8 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     room = sharing.room_per_node
     train_store = Store.open(config.data.train, config.data, node, sharing.train_part(world.rank), room)
     val_store = Store.open(config.data.val, config.data, node, sharing.val_part(world.rank))
-    wire = MpiWire(comm, sharing.groups.group(world.rank), _submit_bulk) if sharing.moves_images else None
+    group = sharing.groups.group(world.rank)
+    carrier = MpiCarrier(comm, group, _submit_bulk) if sharing.moves_images else None
     check_classes(config, train_store.classes, val_store.classes)
     distrain.init_process_group(config.comm)
     classes = config.model.num_classes or len(train_store.classes)
@@ -90,7 +91,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
         log.info("gradients travel in buckets of up to %s by %s", format_bytes(largest), allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
-    loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, wire, device)
+    loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, carrier, device)
     result = train(
         Parts(
             settings=config.train,
@@ -123,8 +124,8 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     eval_loader.close()
     synchroniser.close()
     distrain.destroy_process_group()
-    if wire is not None:
-        wire.free()
+    if carrier is not None:
+        carrier.free()
     train_store.close()
     val_store.close()
     node.Free()

@@ -9,7 +9,7 @@ import torch
 
 from distrain.config.schema import RunConfig
 from distrain.data.decode.engines import create as create_decoder
-from distrain.data.exchange import MpiWire
+from distrain.data.exchange import MpiCarrier
 from distrain.data.format import read_manifest
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.nodes.groups import Groups
@@ -36,15 +36,15 @@ def make_loaders(
     sharing: Sharing,
     train_store: Store,
     val_store: Store,
-    wire: MpiWire | None,
+    carrier: MpiCarrier | None,
     device: torch.device,
 ) -> tuple[TrainLoader, EvalLoader]:
-    """Open what iterates over this rank's batches; `wire` brings images of other nodes, if they travel."""
+    """Open what iterates over this rank's batches; `carrier` brings images of other nodes, if they travel."""
     data, rank = sharing.settings, world.rank
     train_engine = create_decoder(data.engine, train_store.encoding, device.index)
     val_engine = create_decoder(data.engine, val_store.encoding, device.index)
     reading = sharing.reading(train_store, config.seed)
-    windows = None if wire is None else sharing.windows(train_store, reading, rank, wire)
+    windows = None if carrier is None else sharing.windows(train_store, reading, rank, carrier)
     return (
         TrainLoader(
             train_store, data, train_engine, rank, world.size, config.seed, reading=reading, windows=windows

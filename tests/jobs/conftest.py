@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distrain.data.ingest import shard_writer
-from distrain.data.ingest.convert import Options, Packed, convert
+from distrain.data.ingest.convert import Packed, PackOptions, convert
 from distrain.data.pack import pack
 from distrain.launch import mpi
 from tests.jobs import trainings as trainings_of
@@ -56,7 +56,7 @@ def spoil(images: Path, out: Path) -> None:
     """Pack images with right checksums, of which those of SPOILT do not decode."""
     number = iter(range(1442))
 
-    def convert_some(data: bytes, options: Options) -> Packed:
+    def convert_some(data: bytes, options: PackOptions) -> Packed:
         packed = convert(data, options)
         return (
             packed if next(number) not in SPOILT else Packed(packed.data[:200], packed.width, packed.height)

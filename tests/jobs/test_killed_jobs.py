@@ -46,15 +46,15 @@ def load_and_wait(*arguments):
 def exchange():
     from distrain.comm.engine.engine import Engine
     from distrain.comm.engine.guest import submit_bulk
-    from distrain.data.exchange import MpiWire
+    from distrain.data.exchange import MpiCarrier
     settings = DataSettings(train="-", val="-", group_nodes=2, batch_per_rank=1, image_size=8, threads=1)
     groups, manifest = Groups.of(World.of(WORLD.rank, "ab"), 2), read_manifest(pack)
     sharing = Sharing(settings, groups, manifest, manifest)
     store = Store.open(pack, settings, None, sharing.train_part(WORLD.rank))
-    wire = MpiWire(WORLD, 0, lambda operation: submit_bulk(engine, operation))
+    carrier = MpiCarrier(WORLD, 0, lambda operation: submit_bulk(engine, operation))
     engine = Engine(WORLD.Abort, 60, 600)
     reading = sharing.reading(store, 0)
-    windows = sharing.windows(store, reading, WORLD.rank, wire)
+    windows = sharing.windows(store, reading, WORLD.rank, carrier)
     for step in range(10000000):
         windows.taking(step)
         epoch, place = divmod(step, reading.steps_per_epoch)

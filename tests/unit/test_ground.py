@@ -1,15 +1,18 @@
-"""The ground floor: quantities, arithmetic on ranks, wording of errors."""
+"""The ground floor: quantities, arithmetic on ranks, wording of errors, files that are whole or absent."""
 
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from distrain.errors import ConfigError, DataError, DistrainError, UsageError, nearest
+from distrain.errors import ConfigError, DataError, DistrainError, UsageError, agree, nearest
+from distrain.files import atomic_file, temporary_of
 from distrain.settings import Bytes, Settings
 from distrain.units import Duration, format_bytes, parse_bytes, parse_seconds
 from distrain.world import World, split
@@ -134,3 +137,26 @@ def test_a_truth_value_is_no_number() -> None:
 def test_nearest() -> None:
     assert nearest("optimiser", ["optimizer", "schedule"]) == " (did you mean 'optimizer'?)"
     assert nearest("zzz", ["optimizer"]) == ""
+
+
+def test_a_file_that_is_not_finished_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_file(path) as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write(b"new")
+        assert temporary_of(path).exists()
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_all_ranks_raise_the_error_of_the_lowest() -> None:
+    third, second = (DataError(f"rank {rank}", "fails", "mend it") for rank in (2, 1))
+    of_all: list[DistrainError | None] = [None, second, third]
+    for error in of_all:
+        with pytest.raises(DataError, match="rank 1"):
+            agree(SimpleNamespace(allgather=lambda mine: of_all), error)
+    agree(SimpleNamespace(allgather=lambda mine: [mine, None]), None)
+    with pytest.raises(DataError, match="rank 2"):
+        agree(None, third)
+    agree(None, None)

@@ -7,12 +7,12 @@ import pty
 import subprocess
 import sys
 
-from distrain.cli.progress import Lines
+from distrain.cli.progress import ProgressLines
 
 
 def test_a_line_every_half_minute_with_the_time_left() -> None:
     now, lines = [100.0], list[str]()
-    progress = Lines("packing", lines.append, lambda: now[0])
+    progress = ProgressLines("packing", lines.append, lambda: now[0])
     for after, done in ((0, 40), (10, 60), (20, 80), (29.9, 90), (40, 120), (50, 140), (75, 190)):
         now[0] = 100.0 + after
         progress(done, 1000)
@@ -24,7 +24,7 @@ def test_a_line_every_half_minute_with_the_time_left() -> None:
 
 def test_nothing_is_said_of_short_commands() -> None:
     lines: list[str] = []
-    progress = Lines("packing", lines.append, lambda: 0.0)
+    progress = ProgressLines("packing", lines.append, lambda: 0.0)
     for done in range(5):
         progress(done, 4)
     assert lines == []

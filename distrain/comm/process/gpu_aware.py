@@ -114,7 +114,7 @@ def _of_intel(version: str, environment: Mapping[str, str]) -> str:
     return "" if mode in ("auto", "cuda") else f"I_MPI_OFFLOAD_MODE={mode} is not cuda"
 
 
-def agree(comm: MPI.Intracomm, wanted: str) -> bool:
+def all_aware(comm: MPI.Intracomm, wanted: str) -> bool:
     """Return whether pointers of GPUs are given to MPI: on all ranks or on none. Collective.
 
     Args:

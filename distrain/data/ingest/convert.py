@@ -33,7 +33,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Options:
+class PackOptions:
     """What the pack is made with.
 
     Attributes:
@@ -67,7 +67,7 @@ class Packed:
     converted: str = ""
 
 
-def convert(data: bytes, options: Options) -> Packed:
+def convert(data: bytes, options: PackOptions) -> Packed:
     """Return the image in ``data`` as the pack wants it.
 
     With ``options.index`` a JPEG gets its index; one that cannot have it (restart markers) stays as it is.
@@ -84,7 +84,7 @@ def convert(data: bytes, options: Options) -> Packed:
     return packed
 
 
-def _as_encoding(data: bytes, options: Options) -> Packed:
+def _as_encoding(data: bytes, options: PackOptions) -> Packed:
     """Return the image as JPEG or pixels.
 
     Raises:
@@ -115,7 +115,7 @@ def _as_encoding(data: bytes, options: Options) -> Packed:
     return Packed(_encode(pixels, options), *pixels.size, reason)
 
 
-def _reason_to_convert(image: Image.Image, data: bytes, options: Options) -> str:
+def _reason_to_convert(image: Image.Image, data: bytes, options: PackOptions) -> str:
     """Return why the bytes cannot be kept, or an empty text if they can and decode without complaint."""
     if image.format != "JPEG":
         return f"{image.format} {image.mode}"
@@ -135,7 +135,7 @@ def _reason_to_convert(image: Image.Image, data: bytes, options: Options) -> str
     return _needs_pixels(image, options)
 
 
-def _needs_pixels(image: Image.Image, options: Options) -> str:
+def _needs_pixels(image: Image.Image, options: PackOptions) -> str:
     """Return which option asks for other pixels or another encoding, or an empty text."""
     if options.encoding != "jpeg":
         return f"to {options.encoding}"
@@ -196,7 +196,7 @@ def _shrink(image: Image.Image, short_side: int) -> Image.Image:
     return image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
 
 
-def _encode(image: Image.Image, options: Options) -> bytes:
+def _encode(image: Image.Image, options: PackOptions) -> bytes:
     if options.encoding != "jpeg":
         return to_raw(image) if options.encoding == "raw" else to_yuv420(image)
     if max(image.size) > _SIDE_LIMIT:

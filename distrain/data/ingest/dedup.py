@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel
 
-from distrain.data.files import write_atomically
-from distrain.data.ingest.convert import Options, Unusable, convert
+from distrain.data.disk import write_file
+from distrain.data.ingest.convert import PackOptions, Unusable, convert
 from distrain.data.ingest.listing import Listing, SourceImage
 from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.readers import Readers
@@ -134,13 +134,13 @@ def hash_images(
 
 
 def find_once(
-    path: Path, listing: Listing, rule: Rule, options: Options, workers: int, progress: Progress
+    path: Path, listing: Listing, rule: Rule, options: PackOptions, workers: int, progress: Progress
 ) -> Found:
     """Find duplicates, or read what an earlier run for the same pack found and kept in ``path``."""
     if path.exists():
         return Found.model_validate_json(path.read_bytes())
     found = find_duplicates(listing, rule, options, workers, progress)
-    write_atomically(path, found.model_dump_json().encode())
+    write_file(path, found.model_dump_json().encode())
     return found
 
 
@@ -155,7 +155,7 @@ def without(listing: Listing, found: Found) -> Listing:
 class _CheckJob:
     numbers: tuple[int, ...]
     images: tuple[SourceImage, ...]
-    options: Options
+    options: PackOptions
 
 
 def _unusable(job: _CheckJob) -> tuple[int, ...]:
@@ -171,7 +171,7 @@ def _unusable(job: _CheckJob) -> tuple[int, ...]:
 
 
 def _find_unusable(
-    images: Sequence[SourceImage], numbers: Iterable[int], options: Options, workers: int
+    images: Sequence[SourceImage], numbers: Iterable[int], options: PackOptions, workers: int
 ) -> set[int]:
     wanted = sorted(numbers)
     cuts = [tuple(wanted[first : first + _CHUNK]) for first in range(0, len(wanted), _CHUNK)]
@@ -182,7 +182,7 @@ def _find_unusable(
 def find_duplicates(
     listing: Listing,
     rule: Rule,
-    options: Options | None = None,
+    options: PackOptions | None = None,
     workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Found:
@@ -201,7 +201,7 @@ def find_duplicates(
         wanted = (keepers | again) - checked
         if not wanted:
             return found
-        unusable = _find_unusable(listing.images, wanted, options or Options(), workers)
+        unusable = _find_unusable(listing.images, wanted, options or PackOptions(), workers)
         checked |= wanted
         again = {image for image, keeper, _ in found.duplicates if keeper in unusable}
         for number in unusable:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distrain.data.files import growing, new_folder
+from distrain.data.disk import growing, new_folder
 from distrain.errors import DataError
 
 SIDE = 32  # pixels; the scans have 8 x 8

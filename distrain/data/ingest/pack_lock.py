@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distrain.data.files import disk_error
+from distrain.data.disk import disk_error
 from distrain.errors import DataError
 
 log = logging.getLogger("distrain.data")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from distrain.data.files import write_atomically
+from distrain.data.disk import write_file
 from distrain.data.ingest.dedup import DAMAGED, Found, Rule
 from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.readers import Readers
@@ -58,7 +58,7 @@ def write_page(path: Path, source: str, listing: Listing, rule: Rule, found: Fou
         "shown, those that differ most first.</p>"
         f"<table><tr><th>bits<th>left out<th>of all{rows}</table>{sections}\n"
     )
-    write_atomically(path, page.encode())
+    write_file(path, page.encode())
 
 
 def _figure(readers: Readers, image: SourceImage, role: str) -> str:

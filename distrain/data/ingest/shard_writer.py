@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import BaseModel
 
-from distrain.data.files import disk_error, remove_quietly, to_disk, write_atomically
+from distrain.data.disk import disk_error, write_file
 from distrain.data.format import (
     ALIGNMENT,
     HEADER,
@@ -27,9 +27,10 @@ from distrain.data.format import (
     build_head,
     shard_name,
 )
-from distrain.data.ingest.convert import Options, Packed, Unusable, convert
+from distrain.data.ingest.convert import Packed, PackOptions, Unusable, convert
 from distrain.data.ingest.listing import SourceImage
 from distrain.data.ingest.readers import Readers
+from distrain.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ShardJob:
     number: int
     pack_id: str
     images: tuple[SourceImage, ...]
-    options: Options
+    options: PackOptions
 
 
 class ShardNote(BaseModel):
@@ -73,18 +74,13 @@ def write_shard(job: ShardJob) -> ShardNote:
         DataError: the disk is full, or the folder cannot be written.
     """
     path = Path(job.folder) / shard_name(job.number)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with atomic_file(path) as file:
             note = _fill(file, job)
-            to_disk(file)
-        temporary.replace(path)
-        write_atomically(path.with_name(note_name(job.number)), note.model_dump_json().encode())
+        write_file(path.with_name(note_name(job.number)), note.model_dump_json().encode())
     except OSError as error:
         again = "make room and run the same command again: finished shards are kept"
         raise disk_error(path, error, again) from None
-    finally:
-        remove_quietly(temporary)
     return note
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distrain.data.files import growing, new_folder
+from distrain.data.disk import growing, new_folder
 from distrain.data.ingest.pool import run_jobs
 from distrain.errors import UsageError
 

@@ -11,8 +11,8 @@ import numpy as np
 from distrain.data.format import ALIGNMENT, RECORD, Manifest
 from distrain.data.index_load import indexed_room
 from distrain.data.nodes.groups import Groups, bounds_of, cut_by_readers, eval_range, eval_rank
-from distrain.data.nodes.routes import Planner
-from distrain.data.nodes.windows import WINDOWS_IN_ROOM, Windows, Wire
+from distrain.data.nodes.shipments import Planner
+from distrain.data.nodes.windows import WINDOWS_IN_ROOM, Carrier, Windows
 from distrain.data.order import steps_per_epoch
 from distrain.data.reading import GlobalReading, PartialReading, Reading, partial_steps
 from distrain.data.settings import DataSettings
@@ -135,14 +135,14 @@ class Sharing:
             seed, self.groups, bounds, settings.moving_fraction, settings.batch_per_rank, settings.last_batch
         )
 
-    def windows(self, store: Store, reading: Reading, rank: int, wire: Wire) -> Windows:
+    def windows(self, store: Store, reading: Reading, rank: int, carrier: Carrier) -> Windows:
         """Begin the exchange of images for a rank; all ranks of a group do.
 
         Args:
             store: of the training set, with this node's part.
             reading: what the loader reads.
             rank: this rank.
-            wire: what moves the bytes.
+            carrier: what moves the bytes.
         """
         bounds = bounds_of(store.records["length"], self.groups, self.settings)
 
@@ -157,7 +157,7 @@ class Sharing:
             )
 
         plan = self.planner(store, reading, rank).plan
-        return Windows(store, plan, wire, self.window_steps, self._room_per_rank, blame, rank)
+        return Windows(store, plan, carrier, self.window_steps, self._room_per_rank, blame, rank)
 
     def planner(self, store: Store, reading: Reading, rank: int) -> Planner:
         """Return what knows which images travel from and to a rank."""

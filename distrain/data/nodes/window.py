@@ -10,7 +10,7 @@ import numpy as np
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.checksum.crc import crc32_each
 from distrain.data.format import ALIGNMENT, padded_lengths
-from distrain.data.nodes.routes import Route, Routes
+from distrain.data.nodes.shipments import Shipment, Shipments
 from distrain.data.store import Store
 
 Incoming = tuple[int, np.ndarray]  # rank, memory uint8 [N] to fill
@@ -33,7 +33,7 @@ class Window:
         self.steps = steps
         self.forgotten = False
         self.bytes = 0
-        self.routes: Routes | None = None
+        self.shipments: Shipments | None = None
         self._failure: BaseException | None = None
         self._store = store
         self._arrived = threading.Event()
@@ -44,12 +44,12 @@ class Window:
         self._memory = memoryview(b"")
         self._address = 0
 
-    def lay_out(self, routes: Routes) -> None:
+    def lay_out(self, shipments: Shipments) -> None:
         """Give each image a place; no memory is taken yet."""
-        self.routes = routes
-        if not routes.receives:
+        self.shipments = shipments
+        if not shipments.receives:
             return
-        images = np.concatenate([route.images for route in routes.receives])
+        images = np.concatenate([shipment.images for shipment in shipments.receives])
         records = self._store.records[images]
         ends = np.cumsum(padded_lengths(records["length"]))
         order = np.argsort(images)
@@ -61,20 +61,21 @@ class Window:
 
     def messages(self) -> tuple[list[Outgoing], list[Incoming]]:
         """Return what is to be sent, and the memory, made now, that is to be filled."""
-        assert self.routes is not None
+        assert self.shipments is not None
         memory = _aligned_memory(self.bytes)
         self._memory = memory.data.toreadonly()
         self._address = address_of(memory)
         incoming: list[Incoming] = []
         at = 0
-        for route in self.routes.receives:
-            size = self._bytes_of(route)
-            incoming.append((route.peer, memory[at : at + size]))
+        for shipment in self.shipments.receives:
+            size = self._bytes_of(shipment)
+            incoming.append((shipment.peer, memory[at : at + size]))
             at += size
-        return [(route.peer, self._store.padded(route.images)) for route in self.routes.sends], incoming
+        outgoing = [(sent.peer, self._store.padded(sent.images)) for sent in self.shipments.sends]
+        return outgoing, incoming
 
-    def _bytes_of(self, route: Route) -> int:
-        return int(padded_lengths(self._store.records["length"][route.images]).sum())
+    def _bytes_of(self, shipment: Shipment) -> int:
+        return int(padded_lengths(self._store.records["length"][shipment.images]).sum())
 
     @property
     def has_ended(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distrain.data.nodes.routes import Routes
+from distrain.data.nodes.shipments import Shipments
 from distrain.data.nodes.window import Incoming, Outgoing, Window
 from distrain.data.store import Store
 from distrain.errors import DataError
@@ -26,7 +26,7 @@ WINDOWS_IN_ROOM = 4  # one is read, the others have arrived or are on their way
 _IN_FLIGHT = 3  # while one is checked, or waits for the slowest of its peers, the next arrive
 
 
-class Wire(Protocol):
+class Carrier(Protocol):
     """What moves the bytes. Each call returns a function that waits for the end of what it began."""
 
     def swap(self, sends: list[Outgoing], receives: list[Incoming]) -> Callable[[], object]:
@@ -45,8 +45,8 @@ class Windows:
 
     Args:
         store: what this node holds.
-        plan: gives the routes of some steps (`distrain.data.nodes.routes.Planner.plan`).
-        wire: what moves the bytes.
+        plan: gives the shipments of some steps (`distrain.data.nodes.shipments.Planner.plan`).
+        carrier: what moves the bytes.
         steps_each: steps of a window, the same on all ranks.
         room_bytes: most bytes of other nodes' images that this rank keeps. A single window that is
             larger passes alone.
@@ -57,14 +57,14 @@ class Windows:
     def __init__(
         self,
         store: Store,
-        plan: Callable[[range], Routes],
-        wire: Wire,
+        plan: Callable[[range], Shipments],
+        carrier: Carrier,
         steps_each: int,
         room_bytes: int,
         blame: Callable[[int, int], DataError],
         rank: int,
     ) -> None:
-        self._store, self._plan, self._wire, self._blame = store, plan, wire, blame
+        self._store, self._plan, self._carrier, self._blame = store, plan, carrier, blame
         self._steps, self._room, self._rank = steps_each, room_bytes, rank
         self._expected: int | None = None  # the step that the loop takes next
         self._asked_to = 0  # steps from the last jump to here have windows
@@ -153,7 +153,7 @@ class Windows:
             while True:
                 window = self._next(wait=not flight) if len(flight) < _IN_FLIGHT else None
                 if window is not None:
-                    flight.append((window, self._wire.swap(*window.messages())))
+                    flight.append((window, self._carrier.swap(*window.messages())))
                 elif flight:
                     self._finish(*flight.popleft())
                 else:
@@ -170,7 +170,7 @@ class Windows:
                     return None
                 self._changed.wait()
             window = self._to_start[0]
-        if window.routes is None:
+        if window.shipments is None:
             window.lay_out(self._plan(window.steps))
         with self._changed:
             while not self._fits(window):
@@ -189,7 +189,7 @@ class Windows:
         arrived()
         damaged = window.damaged()
         # One number for "which image" and "at which rank", so that one reduction tells everybody.
-        found = self._wire.largest(-1 if damaged < 0 else (damaged << 32) | self._rank)()
+        found = self._carrier.largest(-1 if damaged < 0 else (damaged << 32) | self._rank)()
         window.end(None if found < 0 else self._blame(found >> 32, found & 0xFFFFFFFF))
         with self._changed:
             if window.forgotten:

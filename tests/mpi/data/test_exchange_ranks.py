@@ -17,7 +17,7 @@ from distrain.data.assemble import Assembler
 from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.engines import create
 from distrain.data.decode.turbojpeg import TurboJpegEngine
-from distrain.data.exchange import MpiWire
+from distrain.data.exchange import MpiCarrier
 from distrain.data.format import read_manifest
 from distrain.data.loader import EvalLoader, TrainLoader
 from distrain.data.nodes.groups import Groups
@@ -75,14 +75,14 @@ class Job:
         path = root / "pack"
         self.store = Store.open(path, self.settings, self.node, self.sharing.train_part(rank))
         self.val_store = Store.open(path, self.settings, self.node, self.sharing.val_part(rank))
-        self.wire = MpiWire(
+        self.carrier = MpiCarrier(
             WORLD, self.groups.group(rank), lambda operation: submit_bulk(self.engine, operation)
         )
         self.engine = Engine(lambda code: WORLD.Abort(code), 60, 600)
         reading = self.sharing.reading(self.store, seed=4)
         self.windows = None
         if self.settings.moving_fraction:
-            self.windows = self.sharing.windows(self.store, reading, rank, self.wire)
+            self.windows = self.sharing.windows(self.store, reading, rank, self.carrier)
         decoder = create("turbojpeg")
         self.loader = TrainLoader(
             self.store, self.settings, decoder, rank, size, 4, reading=reading, windows=self.windows
@@ -101,14 +101,14 @@ class Job:
         self.engine.close()
         self.store.close()
         self.val_store.close()
-        self.wire.free()
+        self.carrier.free()
         self.node.Free()
 
 
 @pytest.fixture()
 def start(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
     """Start jobs; at the end they are closed. Messages are short, so that they come in many pieces."""
-    monkeypatch.setattr(exchange_module, "PIECE_BYTES", 777)
+    monkeypatch.setattr(exchange_module, "MESSAGE_BYTES", 777)
     jobs: list[Job] = []
 
     def begin(hosts: list[str], **options: object) -> Job:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distrain.comm.process import gpu_aware
-from distrain.comm.process.gpu_aware import Answer, agree, judge
+from distrain.comm.process.gpu_aware import Answer, all_aware, judge
 from distrain.comm.settings import CommSettings
 
 OPEN_MPI = "Open MPI v5.0.11, package: Open MPI root@host Distribution"
@@ -126,7 +126,7 @@ def test_all_ranks_or_none(
 ) -> None:
     monkeypatch.setattr(gpu_aware, "ask", lambda: Answer(says, ""))
     comm: Any = SimpleNamespace(allreduce=lambda mine, op: mine and others)
-    assert agree(comm, wanted) is expected
+    assert all_aware(comm, wanted) is expected
 
 
 def test_the_setting() -> None:

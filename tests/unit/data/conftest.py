@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # test modules here import data_
 from data_trees import write_tree
 
 from distrain.data.format import Manifest
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.pack import pack
 
 
@@ -25,4 +25,4 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(tree: Path, tmp_path: Path) -> tuple[Path, Manifest]:
     """A pack of 41 images in 3 classes; a copy for each test, which may damage it."""
     out = tmp_path / "pack"
-    return out, pack(f"imagefolder:{tree}", out, Options())
+    return out, pack(f"imagefolder:{tree}", out, PackOptions())

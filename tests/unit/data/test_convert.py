@@ -10,7 +10,7 @@ import simplejpeg
 from data_trees import jpeg, picture
 from PIL import Image
 
-from distrain.data.ingest.convert import Options, Unusable, convert
+from distrain.data.ingest.convert import PackOptions, Unusable, convert
 from distrain.data.raw_layout import RAW_HEAD
 
 
@@ -32,7 +32,7 @@ def close(data: bytes, expected: Image.Image, mean: float = 6.0) -> bool:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_upright_baseline_jpeg_is_kept_byte_for_byte(mode: str) -> None:
     data = jpeg(picture(1).convert(mode))
-    packed = convert(data, Options())
+    packed = convert(data, PackOptions())
     assert packed.data is data and (packed.width, packed.height, packed.converted) == (40, 30, "")
 
 
@@ -59,11 +59,11 @@ CASES = {
 def test_other_kinds_are_converted_to_the_same_picture(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distrain.data.ingest.convert.to_baseline", lambda data: None)  # as without jpeglib
     data, expected = CASES[reason]
-    packed = convert(data, Options(quality=95))
+    packed = convert(data, PackOptions(quality=95))
     assert packed.converted == reason
     assert (packed.width, packed.height) == expected.size
     assert simplejpeg.decode_jpeg_header(packed.data)[:2] == (30, 40)
-    assert convert(packed.data, Options()).converted == ""  # what was written needs no second conversion
+    assert convert(packed.data, PackOptions()).converted == ""  # what was written needs no second conversion
     assert close(packed.data, expected, mean=24.0 if reason == "PNG 1" else 8.0)
 
 
@@ -72,7 +72,7 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = jpeg(picture(1), exif=exif.tobytes())
-    packed = convert(data, Options(quality=95))
+    packed = convert(data, PackOptions(quality=95))
     turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # to Pillow's numbers of Transpose
     expected = picture(1)
     if orientation > 1:
@@ -84,18 +84,18 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
 
 
 def test_short_side_shrinks_and_never_enlarges() -> None:
-    packed = convert(jpeg(picture(1, 400, 300)), Options(short_side=64))
+    packed = convert(jpeg(picture(1, 400, 300)), PackOptions(short_side=64))
     assert (packed.width, packed.height, packed.converted) == (85, 64, "resized")
-    assert convert(jpeg(picture(1, 400, 300)), Options(short_side=300)).converted == ""
-    small = convert(encoded(picture(1), "PNG"), Options(short_side=64))
+    assert convert(jpeg(picture(1, 400, 300)), PackOptions(short_side=300)).converted == ""
+    small = convert(encoded(picture(1), "PNG"), PackOptions(short_side=64))
     assert (small.width, small.height) == (40, 30)
 
 
 def test_raw_encoding_holds_the_pixels() -> None:
-    packed = convert(encoded(picture(2), "PNG"), Options(encoding="raw"))
+    packed = convert(encoded(picture(2), "PNG"), PackOptions(encoding="raw"))
     assert RAW_HEAD.unpack_from(packed.data) == (40, 30)
     assert packed.data[RAW_HEAD.size :] == picture(2).tobytes()
-    assert convert(jpeg(picture(2)), Options(encoding="raw")).converted == "to raw"
+    assert convert(jpeg(picture(2)), PackOptions(encoding="raw")).converted == "to raw"
 
 
 WHOLE = jpeg(picture(1, 200, 150))
@@ -114,7 +114,7 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_unusable_files_have_a_reason(reason: str) -> None:
     with pytest.raises(Unusable, match=reason.partition(" with")[0].strip()):
-        convert(BAD[reason], Options())
+        convert(BAD[reason], PackOptions())
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -125,7 +125,7 @@ def test_damaged_bytes_are_an_image_or_a_reason(seed: int) -> None:
     for at in rng.integers(0, len(data), 5):
         data[at] = rng.integers(256)
     try:
-        packed = convert(bytes(data), Options())
+        packed = convert(bytes(data), PackOptions())
     except Unusable as error:
         assert str(error)
     else:

@@ -13,7 +13,7 @@ from PIL import Image
 from distrain.data.decode import engines
 from distrain.data.decode.engine import DecodeEngine, DecodeError
 from distrain.data.decode.engines import create
-from distrain.data.ingest.convert import Options, convert
+from distrain.data.ingest.convert import PackOptions, convert
 from distrain.errors import ConfigError
 
 SIDE = 48
@@ -67,7 +67,7 @@ def test_raw_gives_exactly_the_pixels_of_pillow() -> None:
         file = io.BytesIO()
         image.save(file, "PNG")
         pngs.append(file.getvalue())
-    raw = [convert(data, Options(encoding="raw")).data for data in pngs]
+    raw = [convert(data, PackOptions(encoding="raw")).data for data in pngs]
     out = decode(create("auto", "raw"), raw, CROPS, FLIPS)
     expected = np.stack([reference(*args) for args in zip(pngs, CROPS, FLIPS, strict=True)])
     assert np.array_equal(out, expected)
@@ -89,7 +89,7 @@ WHOLE = jpeg(IMAGES[0])
 )
 def test_a_bad_image_is_named_by_its_position(name: str, blob: bytes) -> None:
     engine = create("auto", "raw") if name == "raw" else create(name)
-    good = convert(WHOLE, Options(encoding=name if name == "raw" else "jpeg")).data
+    good = convert(WHOLE, PackOptions(encoding=name if name == "raw" else "jpeg")).data
     with pytest.raises(DecodeError) as caught:
         decode(engine, [good, good, blob, good], [(0, 0, 2, 2)] * 4, [False] * 4)
     assert caught.value.position == 2 and caught.value.reason

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distrain.data.ingest import dedup
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.ingest.dedup import Rule, compare, differing_bits, find_duplicates
 from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
@@ -84,7 +84,7 @@ def test_copies_are_found_within_their_class(tree: Path, method: str) -> None:
 def test_a_pack_without_duplicates(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     multi_shard(monkeypatch)
     told = []
-    manifest = pack(f"imagefolder:{tree}", tmp_path / "out", Options(dedup="phash:8"), tell=told.append)
+    manifest = pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(dedup="phash:8"), tell=told.append)
     assert manifest.count == 6 and manifest.class_counts == (3, 3)
     assert [(d.source, d.keeper) for d in manifest.duplicates] == [
         ("ape/z-again.jpg", "ape/1.jpg"),
@@ -106,9 +106,9 @@ def test_a_pack_that_goes_on_compares_nothing_again(
     with monkeypatch.context() as patch:
         patch.setattr("distrain.data.pack.run_jobs", full)
         with pytest.raises(DataError, match="full"):
-            pack(f"imagefolder:{tree}", tmp_path / "out", Options(dedup="phash:8"))
+            pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(dedup="phash:8"))
     monkeypatch.setattr(dedup, "find_duplicates", lambda *a: pytest.fail("it compared again"))
-    assert pack(f"imagefolder:{tree}", tmp_path / "out", Options(dedup="phash:8")).count == 6
+    assert pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(dedup="phash:8")).count == 6
 
 
 def test_a_dry_run_writes_a_page_and_packs_nothing(tree: Path, tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_rules_that_make_no_sense(text: str, problem: str) -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "imagehash", None)
     with pytest.raises(UsageError, match=r"pip install 'distrain\[dedup\]'"):
-        pack(f"imagefolder:{tmp_path}", tmp_path / "out", Options(dedup="phash:2"))
+        pack(f"imagefolder:{tmp_path}", tmp_path / "out", PackOptions(dedup="phash:2"))

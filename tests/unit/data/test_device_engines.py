@@ -20,7 +20,7 @@ from distrain.data.decode.culprit import blame, reason_of
 from distrain.data.decode.engine import DecodeEngine, DecodeError
 from distrain.data.decode.engines import create
 from distrain.data.decode.nvjpeg import NvjpegEngine
-from distrain.data.ingest.convert import Options, Packed, convert
+from distrain.data.ingest.convert import Packed, PackOptions, convert
 from distrain.data.loader import TrainLoader
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
@@ -142,7 +142,7 @@ def test_in_the_loader_crops_are_the_same_and_bad_images_are_replaced_alike(
 ) -> None:
     number = iter(range(41))
 
-    def spoil(data: bytes, options: Options) -> Packed:
+    def spoil(data: bytes, options: PackOptions) -> Packed:
         packed = convert(data, options)
         return packed if next(number) != 7 else Packed(packed.data[:200], packed.width, packed.height)
 

@@ -18,7 +18,7 @@ from distrain.data.exchange import (
     EXPECTED_IN_GAP,
     EXPECTED_OF_PEER,
     GAP_SECONDS,
-    PIECE_BYTES,
+    MESSAGE_BYTES,
     TRICKLE_SECONDS,
     Allowance,
     _gathered,
@@ -26,7 +26,7 @@ from distrain.data.exchange import (
 )
 from distrain.data.format import RECORD, Manifest, ShardEntry
 from distrain.data.load import Piece
-from distrain.data.nodes.routes import Route, Routes
+from distrain.data.nodes.shipments import Shipment, Shipments
 from distrain.data.nodes.window import Window
 from distrain.data.store import Store
 
@@ -77,7 +77,7 @@ def test_nothing_starves_behind_gradients_that_never_end() -> None:
 @given(st.lists(st.integers(0, 700), max_size=8), st.integers(1, 300))
 def test_gathered_pieces_are_the_parts_in_their_order(sizes: list[int], piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distrain.data.exchange.PIECE_BYTES", piece)
+        patch.setattr("distrain.data.exchange.MESSAGE_BYTES", piece)
         rng = np.random.default_rng(0)
         parts = [rng.integers(0, 256, size, np.uint8) for size in sizes]
         whole = np.concatenate([*parts, np.empty(0, np.uint8)])
@@ -118,19 +118,19 @@ def test_sent_images_beyond_32_bits_are_those_that_were_meant() -> None:
     for image in (1, 2):
         assert bytes(store.blob(image)[:8]) == marks[image] and len(store.blob(image)) == LENGTH
         (first,) = islice(_gathered(store.padded(np.array([image]))), 1)
-        assert first[:8].tobytes() == marks[image] and first.size == PIECE_BYTES
+        assert first[:8].tobytes() == marks[image] and first.size == MESSAGE_BYTES
 
 
 def test_arriving_images_beyond_32_bits_have_places_of_their_own() -> None:
     store, _ = store_of(three_large_images(), range(0))
     window = Window(store, range(1))
-    window.lay_out(Routes((), (Route(1, np.array([0, 1])), Route(2, np.array([2])))))
+    window.lay_out(Shipments((), (Shipment(1, np.array([0, 1])), Shipment(2, np.array([2])))))
     assert window.bytes == 3 * LENGTH > 1 << 32
     _, incoming = window.messages()
     assert [(peer, memory.size) for peer, memory in incoming] == [(1, 2 * LENGTH), (2, LENGTH)]
     pieces = list(_pieces(incoming[0][1]))
     assert sum(piece.size for piece in pieces) == 2 * LENGTH
-    beyond = (1 << 32) // PIECE_BYTES  # of the second image
+    beyond = (1 << 32) // MESSAGE_BYTES  # of the second image
     pieces[beyond][:4] = 7
     incoming[1][1][:4] = 9
     window.end()

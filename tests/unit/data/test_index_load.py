@@ -15,7 +15,7 @@ from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.decode.indexed import index, is_indexed
 from distrain.data.format import Manifest
 from distrain.data.index_load import indexed_room
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -32,7 +32,7 @@ def test_every_image_is_what_the_packer_would_have_stored(
 ) -> None:
     multi_shard(monkeypatch)
     plain = pack(f"imagefolder:{tree}", tmp_path / "plain")
-    pack(f"imagefolder:{tree}", tmp_path / "indexed", Options(index=True))
+    pack(f"imagefolder:{tree}", tmp_path / "indexed", PackOptions(index=True))
     assert len(plain.shards) > 2
     loaded, packed = Store.open(tmp_path / "plain", LOAD), Store.open(tmp_path / "indexed", PLAIN)
     everything = np.arange(41)
@@ -78,7 +78,7 @@ def test_what_has_no_index_stays_as_it_is(tmp_path: Path) -> None:
 @needs_native
 @pytest.mark.parametrize("encoding", ["raw", "yuv420"])
 def test_packs_of_pixels_have_none(tree: Path, tmp_path: Path, encoding: str) -> None:
-    pack(f"imagefolder:{tree}", tmp_path / "pack", Options(encoding=encoding))
+    pack(f"imagefolder:{tree}", tmp_path / "pack", PackOptions(encoding=encoding))
     loaded, plain = Store.open(tmp_path / "pack", LOAD), Store.open(tmp_path / "pack", PLAIN)
     assert all(loaded.blob(i) == plain.blob(i) for i in range(41))
     loaded.close()

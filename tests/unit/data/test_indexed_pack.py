@@ -9,7 +9,7 @@ import pytest
 
 from distrain.data.decode.engines import create, native_or_reason
 from distrain.data.decode.indexed import is_indexed, to_jpeg
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.loader import TrainLoader
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
@@ -32,7 +32,7 @@ def pixels(path: Path, engine: str) -> list[np.ndarray]:
 @needs_native
 def test_an_index_changes_no_pixel(tree: Path, tmp_path: Path) -> None:
     plain = pack(f"imagefolder:{tree}", tmp_path / "plain")
-    indexed = pack(f"imagefolder:{tree}", tmp_path / "indexed", Options(index=True))
+    indexed = pack(f"imagefolder:{tree}", tmp_path / "indexed", PackOptions(index=True))
     assert (plain.encoding, indexed.encoding) == ("jpeg", "jpeg-indexed")
     assert indexed.count == plain.count == 41 and not indexed.skipped
     store = Store.open(tmp_path / "indexed", SETTINGS)
@@ -50,7 +50,7 @@ def test_an_index_changes_no_pixel(tree: Path, tmp_path: Path) -> None:
 @needs_native
 def test_only_jpeg_can_be_indexed(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--index: images of encoding raw have none"):
-        pack(f"imagefolder:{tree}", tmp_path / "out", Options(index=True, encoding="raw"))
+        pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(index=True, encoding="raw"))
 
 
 def test_an_index_needs_the_native_decoder(
@@ -58,7 +58,7 @@ def test_an_index_needs_the_native_decoder(
 ) -> None:
     monkeypatch.setattr("distrain.data.pack.native_or_reason", lambda: "no compiler was found")
     with pytest.raises(UsageError, match="made by the native decoder: no compiler was found"):
-        pack(f"imagefolder:{tree}", tmp_path / "out", Options(index=True))
+        pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(index=True))
 
 
 def test_an_encoding_of_the_future() -> None:

@@ -303,9 +303,9 @@ def test_no_thread_outlives_its_loader(store: Store) -> None:
 
 
 def test_raw_packs_load_like_jpeg_packs(tmp_path: Path, tree: Path, store: Store) -> None:
-    from distrain.data.ingest.convert import Options
+    from distrain.data.ingest.convert import PackOptions
 
-    pack(f"imagefolder:{tree}", tmp_path / "raw", Options(encoding="raw"))
+    pack(f"imagefolder:{tree}", tmp_path / "raw", PackOptions(encoding="raw"))
     raw_store = Store.open(tmp_path / "raw", settings())
     jpegs = TrainLoader(store, settings(), ENGINE, 0, 1, seed=1)
     raws = TrainLoader(raw_store, settings(), create("auto", raw_store.encoding), 0, 1, seed=1)

@@ -12,7 +12,7 @@ from data_trees import jpeg, picture
 from PIL import Image
 
 from distrain.data.ingest import lossless
-from distrain.data.ingest.convert import Options, convert
+from distrain.data.ingest.convert import PackOptions, convert
 
 pytest.importorskip("jpeglib", reason="the optional dependency 'lossless' is not installed")
 
@@ -21,11 +21,11 @@ pytest.importorskip("jpeglib", reason="the optional dependency 'lossless' is not
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_progressive_becomes_baseline_with_the_same_pixels(mode: str, subsampling: int) -> None:
     data = jpeg(picture(3, 61, 47).convert(mode), progressive=True, subsampling=subsampling)
-    packed = convert(data, Options())
+    packed = convert(data, PackOptions())
     assert packed.converted == "JPEG to baseline without loss" and (packed.width, packed.height) == (61, 47)
     assert "progressive" not in Image.open(io.BytesIO(packed.data)).info
     assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
-    assert convert(packed.data, Options()).converted == ""
+    assert convert(packed.data, PackOptions()).converted == ""
 
 
 def markers(data: bytes) -> set[int]:
@@ -46,7 +46,7 @@ def test_arithmetic_coding_becomes_huffman_with_the_same_pixels(tmp_path: Path, 
     image.write_dct(str(tmp_path / "arithmetic.jpg"), flags=["+ARITH_CODE"])
     data = (tmp_path / "arithmetic.jpg").read_bytes()
     assert 0xC9 in markers(data)  # the frame of sequential arithmetic coding
-    packed = convert(data, Options())
+    packed = convert(data, PackOptions())
     assert packed.converted == "JPEG to baseline without loss" and (packed.width, packed.height) == (61, 47)
     assert 0xC0 in markers(packed.data) and not markers(packed.data) & {0xC9, 0xCC}
     assert np.array_equal(simplejpeg.decode_jpeg(packed.data), simplejpeg.decode_jpeg(data))
@@ -54,9 +54,9 @@ def test_arithmetic_coding_becomes_huffman_with_the_same_pixels(tmp_path: Path, 
 
 def test_pixels_are_made_anew_where_the_options_ask_for_other_ones() -> None:
     data = jpeg(picture(3, 61, 47), progressive=True)
-    small = convert(data, Options(short_side=20))
+    small = convert(data, PackOptions(short_side=20))
     assert small.converted == "JPEG not baseline" and (small.width, small.height) == (26, 20)
-    assert convert(data, Options(encoding="raw")).converted == "JPEG not baseline"
+    assert convert(data, PackOptions(encoding="raw")).converted == "JPEG not baseline"
 
 
 def test_what_the_library_cannot_read_is_left_to_others() -> None:

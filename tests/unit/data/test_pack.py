@@ -17,7 +17,7 @@ from PIL import Image
 
 from distrain.data.format import Manifest, read_manifest
 from distrain.data.ingest import shard_writer
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
@@ -201,9 +201,15 @@ def test_an_existing_folder_is_not_touched(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [Options(quality=0), Options(quality=101), Options(short_side=-1), Options(encoding="png")]
+    "options",
+    [
+        PackOptions(quality=0),
+        PackOptions(quality=101),
+        PackOptions(short_side=-1),
+        PackOptions(encoding="png"),
+    ],
 )
-def test_options_that_make_no_sense(tree: Path, tmp_path: Path, options: Options) -> None:
+def test_options_that_make_no_sense(tree: Path, tmp_path: Path, options: PackOptions) -> None:
     with pytest.raises(UsageError):
         pack(f"imagefolder:{tree}", tmp_path / "out", options)
 
@@ -242,7 +248,7 @@ def test_a_really_full_disk(tree: Path, tmp_path: Path) -> None:
     images = list_source(f"imagefolder:{tree}").images
     (tmp_path / ".shard-00000.bin.tmp").symlink_to("/dev/full")
     with pytest.raises(DataError, match="the disk is full"):
-        shard_writer.write_shard(shard_writer.ShardJob(str(tmp_path), 0, "00" * 16, images, Options()))
+        shard_writer.write_shard(shard_writer.ShardJob(str(tmp_path), 0, "00" * 16, images, PackOptions()))
 
 
 def test_resume_refuses_another_source_or_options(
@@ -308,5 +314,5 @@ def test_the_same_source_gives_the_same_bytes(tree: Path, tmp_path: Path) -> Non
     assert manifests[0].pack_id == manifests[1].pack_id
     for shard in manifests[0].shards:
         assert (tmp_path / "one" / shard.file).read_bytes() == (tmp_path / "two" / shard.file).read_bytes()
-    other = pack(f"imagefolder:{tree}", tmp_path / "three", Options(short_side=20))
+    other = pack(f"imagefolder:{tree}", tmp_path / "three", PackOptions(short_side=20))
     assert other.pack_id != manifests[0].pack_id

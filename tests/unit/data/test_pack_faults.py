@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from distrain.data.ingest import pack_lock
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.ingest.digits import write_digits
 from distrain.data.ingest.synthesize import synthesize
 from distrain.data.pack import pack
 from distrain.errors import DataError, UsageError
+from distrain.files import temporary_of
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, at: int = 0) -> None:
@@ -41,7 +42,7 @@ def test_a_disk_that_is_full_at_the_start(
         with pytest.raises(DataError, match=r"plan.json: the disk is full; make room and run the same"):
             pack(f"imagefolder:{tree}", tmp_path / "out")
     assert not list((tmp_path / "out.partial").glob(".*"))
-    (tmp_path / "out.partial/.plan.json.tmp").touch()  # as a kill leaves it
+    temporary_of(tmp_path / "out.partial/plan.json").touch()  # as a kill leaves it
     assert pack(f"imagefolder:{tree}", tmp_path / "out").count == 41
     assert not list((tmp_path / "out").glob(".*")) and not (tmp_path / "out/owner").exists()
 
@@ -175,7 +176,7 @@ def test_what_cannot_be_packed_replaces_nothing(tmp_path: Path) -> None:
     (folder := tmp_path / "src/a").mkdir(parents=True)
     for number, kind in enumerate(("float", "eight", "float", "eight")):
         gradient(kind).save(folder / f"{number}.{'tif' if kind == 'float' else 'png'}")
-    manifest = pack(f"imagefolder:{tmp_path}/src", tmp_path / "out", Options(dedup="phash:2"))
+    manifest = pack(f"imagefolder:{tmp_path}/src", tmp_path / "out", PackOptions(dedup="phash:2"))
     assert manifest.count == 1
     assert [(d.source, d.keeper) for d in manifest.duplicates] == [("a/3.png", "a/1.png")]
     assert [skip.source for skip in manifest.skipped] == ["a/0.tif", "a/2.tif"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from distrain.data.decode.engine import DecodeError
 from distrain.data.decode.engines import create, native_or_reason
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.pack import pack
 from distrain.data.raw_layout import rgb_pixels, to_raw, to_yuv420, yuv420_pixels, yuv420_planes
 from distrain.data.settings import DataSettings
@@ -47,7 +47,7 @@ def test_grey_pictures_have_neutral_chroma() -> None:
 @needs_native
 @pytest.mark.parametrize("encoding", ["raw", "yuv420"])
 def test_engines_agree_on_a_pack(tree: Path, tmp_path: Path, encoding: str) -> None:
-    manifest = pack(f"imagefolder:{tree}", tmp_path / "pack", Options(encoding=encoding))
+    manifest = pack(f"imagefolder:{tree}", tmp_path / "pack", PackOptions(encoding=encoding))
     jpegs = pack(f"imagefolder:{tree}", tmp_path / "jpegs")
     assert manifest.encoding == encoding and manifest.count == jpegs.count == 41
     stores = [Store.open(path, SETTINGS) for path in (tmp_path / "pack", tmp_path / "jpegs")]
@@ -77,4 +77,4 @@ def test_the_fallback_refuses_what_is_no_picture(encoding: str) -> None:
 
 def test_an_unknown_encoding_is_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use one of jpeg, raw, yuv420"):
-        pack(f"imagefolder:{tree}", tmp_path / "pack", Options(encoding="yuv444"))
+        pack(f"imagefolder:{tree}", tmp_path / "pack", PackOptions(encoding="yuv444"))

@@ -19,7 +19,7 @@ from distrain.bench.packs import write_noise
 from distrain.data import format as fmt
 from distrain.data.blobs import Blobs
 from distrain.data.format import HEADER, RECORD, Manifest, read_manifest
-from distrain.data.ingest.convert import Options
+from distrain.data.ingest.convert import PackOptions
 from distrain.data.pack import pack
 from distrain.data.settings import DataSettings
 from distrain.data.store import Store
@@ -253,7 +253,7 @@ def test_a_layout_of_bytes_that_never_changes() -> None:
 
 
 def test_raw_packs(tree: Path, tmp_path: Path) -> None:
-    manifest = pack(f"imagefolder:{tree}", tmp_path / "out", Options(encoding="raw"))
+    manifest = pack(f"imagefolder:{tree}", tmp_path / "out", PackOptions(encoding="raw"))
     store = Store.open(tmp_path / "out", NODE)
     assert store.encoding == "raw" and manifest.converted == {"to raw": 41}
     assert [len(store.blob(i)) for i in range(3)] == [8 + 3 * (40 + i) * (30 + i) for i in range(3)]

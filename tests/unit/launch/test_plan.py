@@ -13,7 +13,7 @@ from distrain.config import RunConfig
 from distrain.data.format import MANIFEST, aligned
 from distrain.errors import ConfigError, DataError, LaunchError
 from distrain.launch import machine
-from distrain.launch.plan import Plan, make_plan, nodes_of
+from distrain.launch.plan import LaunchPlan, make_plan, nodes_of
 from distrain.launch.run_folder import RunFolder
 from distrain.launch.start import describe
 
@@ -22,7 +22,7 @@ Mpirun = Callable[[str], Path]
 OPENMPI = "mpirun (Open MPI) 5.0.11"
 
 
-def plan(config: RunConfig, resumes: bool = False) -> Plan:
+def plan(config: RunConfig, resumes: bool = False) -> LaunchPlan:
     return make_plan(config, RunFolder(Path("runs/test"), resumes), terminal=True)
 
 

@@ -1,4 +1,4 @@
-"""Laws of reading and of routes: what is read is there, sent once, and the order does not care."""
+"""Laws of reading and of shipments: what is read is there, sent once, and the order does not care."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distrain.data.nodes.groups import Groups, cut_by_bytes, cut_by_readers
-from distrain.data.nodes.routes import Planner
+from distrain.data.nodes.shipments import Planner
 from distrain.data.order import EpochOrder
 from distrain.data.reading import GlobalReading, PartialOrder, PartialReading, Reading
 from distrain.errors import ConfigError
@@ -55,17 +55,17 @@ def test_what_a_rank_reads_is_at_home_or_sent_to_it_once(
             epoch, within = divmod(step, reading.steps_per_epoch)
             read.append(reading.order(epoch).indices(reading.positions(within, rank)))
         needed = set(np.concatenate(read).tolist())
-        came = [image for route in plans[rank].receives for image in route.images.tolist()]
+        came = [image for shipment in plans[rank].receives for image in shipment.images.tolist()]
         assert len(came) == len(set(came))  # nothing twice
         home = {image for image in needed if bounds[member] <= image < bounds[member + 1]}
         assert needed == home | set(came) and not home & set(came)
-        for route in plans[rank].receives:
-            held = range(*bounds[groups.member(route.peer) :][:2].tolist())
-            assert groups.group(route.peer) == groups.group(rank)
-            assert groups.node_of[route.peer] != groups.node_of[rank]
-            assert all(image in held for image in route.images.tolist())
-            sent = [r for r in plans[route.peer].sends if r.peer == rank]
-            assert len(sent) == 1 and np.array_equal(sent[0].images, route.images)
+        for shipment in plans[rank].receives:
+            held = range(*bounds[groups.member(shipment.peer) :][:2].tolist())
+            assert groups.group(shipment.peer) == groups.group(rank)
+            assert groups.node_of[shipment.peer] != groups.node_of[rank]
+            assert all(image in held for image in shipment.images.tolist())
+            sent = [r for r in plans[shipment.peer].sends if r.peer == rank]
+            assert len(sent) == 1 and np.array_equal(sent[0].images, shipment.images)
     assert sum(len(plan.sends) for plan in plans.values()) == sum(len(p.receives) for p in plans.values())
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and a disk's errors in words."""
+"""What a data set leaves on a disk: folders that appear whole or not at all, and a disk's errors in words."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from distrain.errors import DataError, UsageError
+from distrain.files import remove_quietly, sync_folder, temporary_of, to_disk, write_atomic
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,46 +31,16 @@ def disk_error(
     return DataError(str(path), problem, "check the folder and its permissions")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that after a crash it is either whole or not there.
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file with `distrain.files.write_atomic`; what goes wrong is said in words.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written; no part of the file stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            to_disk(file)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        write_atomic(path, data)
     except OSError as error:
         raise disk_error(path, error) from None
-    finally:
-        remove_quietly(temporary)
-
-
-def remove_quietly(file: Path) -> None:
-    """Remove a file that may not be there, in a folder that may not be one: another error is on its way."""
-    try:
-        file.unlink()
-    except OSError:  # what stays is a hidden file that the next run removes
-        return
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder survive a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def to_disk(file: BinaryIO) -> None:
-    """Have what was written to a file on the disk, not in memory."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def check_writable(file: Path) -> None:
@@ -79,7 +49,7 @@ def check_writable(file: Path) -> None:
     Raises:
         DataError: the folder cannot be made or written, or the disk is full.
     """
-    probe = file.with_name(f".{file.name}.tmp")
+    probe = temporary_of(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with probe.open("wb") as handle:

@@ -16,7 +16,7 @@ from distrain.data.reading import Reading
 
 
 @dataclass(frozen=True)
-class Route:
+class Shipment:
     """Images that travel between this rank and another one.
 
     Attributes:
@@ -29,11 +29,11 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Routes:
+class Shipments:
     """What a rank sends and receives for one window."""
 
-    sends: tuple[Route, ...]
-    receives: tuple[Route, ...]
+    sends: tuple[Shipment, ...]
+    receives: tuple[Shipment, ...]
 
 
 class Planner:
@@ -51,7 +51,7 @@ class Planner:
         self._served = groups.served(rank)
         self._member = groups.member(rank)
 
-    def plan(self, steps: range) -> Routes:
+    def plan(self, steps: range) -> Shipments:
         """Return what travels so that this rank, and those that it serves, can read in some steps.
 
         Args:
@@ -63,15 +63,15 @@ class Planner:
             needed = self.reads(peer, steps)
             mine = needed[(needed >= first) & (needed < end)]
             if len(mine):
-                sends.append(Route(peer, mine))
+                sends.append(Shipment(peer, mine))
         receives = []
         needed = self.reads(self._rank, steps)
         cuts = np.searchsorted(needed, self._bounds)
         for member in range(self._groups.nodes_each):
             theirs = needed[cuts[member] : cuts[member + 1]]
             if member != self._member and len(theirs):
-                receives.append(Route(self._groups.server(self._rank, member), theirs))
-        return Routes(tuple(sends), tuple(receives))
+                receives.append(Shipment(self._groups.server(self._rank, member), theirs))
+        return Shipments(tuple(sends), tuple(receives))
 
     def reads(self, rank: int, steps: range) -> np.ndarray:
         """Return the images that a rank reads in some steps, ascending, each once: int64 [N]."""
