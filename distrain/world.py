@@ -20,6 +20,11 @@ def split(count: int, parts: int) -> list[range]:
     return [range(bounds[i], bounds[i + 1]) for i in range(parts)]
 
 
+def rank_name(rank: int) -> str:
+    """Return how files of a rank are named in the run folder, without their ending: ``rank-0003``."""
+    return f"rank-{rank:04d}"
+
+
 @dataclass(frozen=True)
 class World:
     """Who this process is among all others.

@@ -40,7 +40,9 @@ def init_process_group(settings: CommSettings | None = None, timeout: timedelta 
 
     Args:
         settings: how gradients travel; None for the defaults.
-        timeout: torch's timeout of the group: how long point to point may wait; None for torch's default.
+        timeout: torch's timeout of the group: how long each wait, for a collective or point to point, may
+            last before it raises; None for torch's default of 30 minutes. A value that is longer than
+            ``comm.abort_seconds`` also takes its place.
 
     Returns:
         Who this rank is, and on which node every rank runs.

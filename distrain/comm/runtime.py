@@ -23,7 +23,7 @@ from distrain.comm.supervision import exits
 from distrain.comm.supervision.inquiry import Inquiry
 from distrain.comm.supervision.members import name as name_of
 from distrain.errors import UsageError
-from distrain.world import World
+from distrain.world import World, rank_name
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -173,6 +173,6 @@ def _start_timeline(comm: MPI.Intracomm, world: World, settings: CommSettings) -
     if settings.timeline:
         offset, error, zero = align(comm)
         folder = Path(os.environ.get("DISTRAIN_RUN_DIR", "."), "trace")
-        path = folder / f"rank-{world.rank:05d}.json"
+        path = folder / f"{rank_name(world.rank)}.json"
         steps, host = settings.timeline_steps, world.hosts[world.rank]
         timeline.start(timeline.Timeline(path, world.rank, host, offset, zero, error, steps))

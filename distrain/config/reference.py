@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from distrain.config import variables
 from distrain.config.schema import RunConfig
 from distrain.settings import Settings
 from distrain.units import Duration, format_bytes
@@ -94,4 +95,4 @@ def _section(model: type[Settings], prefix: str) -> list[str]:
 
 def markdown() -> str:
     """Return docs/configuration.md: a table of settings for each room."""
-    return HEADER + "\n".join(_section(RunConfig, "")) + "\n"
+    return HEADER + "\n".join(_section(RunConfig, "")) + "\n" + variables.markdown()

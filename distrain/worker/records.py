@@ -24,7 +24,7 @@ from distrain.errors import DistrainError, LaunchError, agree
 from distrain.files import write_atomic
 from distrain.launch import failures, run_folder
 from distrain.launch.lock import RANKS, WAIT_SECONDS, Lock, hold
-from distrain.world import World
+from distrain.world import World, rank_name
 
 log = logging.getLogger("distrain.worker")
 
@@ -73,7 +73,7 @@ def start_logs(folder: Path, world: World) -> None:
     logs = folder / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(logs / f"rank-{world.rank:04d}.log")
+        to_file = logging.FileHandler(logs / f"{rank_name(world.rank)}.log")
     except OSError as error:
         raise LaunchError(str(logs), f"cannot be written ({error})", _ROOM) from None
     to_stderr = logging.StreamHandler()
@@ -121,7 +121,7 @@ def keep_failure(error: BaseException, folder: Path, world: World) -> int:
     log.critical("%s ends the job", type(error).__name__)
     record = {"rank": world.rank, "exit_code": code, "traceback": text, "time": time.time()}
     try:
-        path = folder / failures.FOLDER / f"rank-{world.rank:04d}.json"
+        path = folder / failures.FOLDER / f"{rank_name(world.rank)}.json"
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(record).encode())
     except OSError as full:  # the disk may be what failed; stderr has the traceback

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("distrain.worker")
 
+TRAVELS = "gradients travel in buckets of up to %s by %s"  # quoted in docs/tuning.md
+
 
 def main(config: RunConfig) -> int:
     """Run this rank from start to end; returns its exit code.
@@ -88,7 +90,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
     if world.rank == 0:
         largest = largest_bytes(buckets)
         allreduce = runtime.current().describe_allreduce(largest, device.type == "cuda")
-        log.info("gradients travel in buckets of up to %s by %s", format_bytes(largest), allreduce)
+        log.info(TRAVELS, format_bytes(largest), allreduce)
         records.write_environment(folder, world, allreduce)
     synchroniser = make_synchroniser(config.comm)
     loader, eval_loader = wiring.make_loaders(config, world, sharing, train_store, val_store, carrier, device)

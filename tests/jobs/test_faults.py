@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from distrain.timeline_reader import read, steps_of
+from distrain.world import rank_name
 from tests.jobs.support import Launch
 from tests.ranks import killed_code
 
@@ -20,7 +21,7 @@ def test_exception_on_one_rank(launch: Launch) -> None:
     assert "rank 1 failed first" in job.err and job.err.count("Traceback") == 1
     assert "step 4" in lines[-1] and "InjectedFault" in lines[-1], job.err
     assert not (job.folder / "result.json").exists()
-    traces = [read(job.folder / "trace" / f"rank-{rank:05d}.json") for rank in range(2)]
+    traces = [read(job.folder / "trace" / f"{rank_name(rank)}.json") for rank in range(2)]
     assert all(traces) and [times.step for times in steps_of(traces[1])][:2] == [1, 2]
 
 

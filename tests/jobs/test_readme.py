@@ -28,9 +28,9 @@ print(f"rank {dist.get_rank()} has everybody's gradients")
 """
 
 
-def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
-    script = re.findall(r"```python\n(.*?)```", README, re.S)[0]
-    (tmp_path / "my_script.py").write_text(script + CHECK)
+def run_on_two_ranks(script: str, tmp_path: Path) -> list[str]:
+    """Run a script beside a folder of that name, as in a checkout; return the lines that the ranks print."""
+    (tmp_path / "my_script.py").write_text(script)
     (tmp_path / "distrain").mkdir()  # a checkout beside the script must not be taken for the package
     job = Job(
         command=(sys.executable, "my_script.py"),
@@ -49,7 +49,23 @@ def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")[:-1]) == [f"rank {r} has everybody's gradients" for r in range(2)]
+    return sorted(done.stdout.split("\n")[:-1])
+
+
+def test_the_five_lines_run_under_mpirun(tmp_path: Path) -> None:
+    script = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    said = run_on_two_ranks(script + CHECK, tmp_path)
+    assert said == [f"rank {r} has everybody's gradients" for r in range(2)]
+
+
+def test_the_lines_with_settings_run_under_mpirun(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "backend.md").read_text()
+    (script,) = (found for found in re.findall(r"```python\n(.*?)```", page, re.S) if "CommSettings" in found)
+    assert len([line for line in script.splitlines() if line]) == 6
+    check = (
+        "from distrain.comm import runtime\nprint(runtime.current().settings.colors, total.sum().item())\n"
+    )
+    assert run_on_two_ranks(script + check, tmp_path) == ["2 2000.0"] * 2
 
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

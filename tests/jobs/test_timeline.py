@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distrain.timeline_reader import read, steps_of
+from distrain.world import rank_name
 from tests.jobs.trainings import Trainings
 
 
@@ -21,7 +22,7 @@ def test_every_rank_leaves_its_trace(trainings: Trainings) -> None:
     folder = trainings(2, "timeline").folder
     starts = []
     for rank in range(2):
-        events = read(folder / "trace" / f"rank-{rank:05d}.json")
+        events = read(folder / "trace" / f"{rank_name(rank)}.json")
         found = tracks(events)
         names = {event["name"] for event in found["main thread"]}
         assert {"step", "data wait", "forward", "backward", "optimizer"} <= names

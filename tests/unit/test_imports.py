@@ -142,6 +142,18 @@ def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+def test_the_package_and_its_settings_need_neither_torch_nor_mpi(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, distrain\ndistrain.CommSettings(colors=2)\n"
+        "assert 'torch' not in sys.modules and 'mpi4py' not in sys.modules\n"
+        "assert all(hasattr(distrain, name) for name in distrain.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("entry", ["distrain.comm.api", "distrain.worker.run"])
 def test_mpi_starts_as_the_wire_wants_it(entry: str, tmp_path: Path) -> None:
     """The import of `mpi4py.MPI` starts MPI; `process/mpi.py`, which says how, comes before all others."""

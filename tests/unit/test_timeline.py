@@ -67,7 +67,7 @@ def test_show_prints_the_last_steps_and_medians_of_all(tmp_path: Path) -> None:
     for number, milliseconds in enumerate((10, 20, 60)):
         span = {"name": "step", "ph": "X", "tid": 1, "pid": 0, "ts": number * 1e6, "dur": milliseconds * 1e3}
         events.append({**span, "args": {"step": number}})
-    (tmp_path / "trace" / "rank-00000.json").write_text("\n".join(map(json.dumps, events)))
+    (tmp_path / "trace" / "rank-0000.json").write_text("\n".join(map(json.dumps, events)))
     shown = CliRunner().invoke(cli.app, ["trace", "show", str(tmp_path), "--last", "1"])
     assert shown.exit_code == 0, shown.output
     rows = [line.split() for line in shown.output.replace("│", "").splitlines()]
@@ -85,7 +85,7 @@ def test_off_means_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_closed_trace_is_json_with_all_spans_of_all_threads(tmp_path: Path) -> None:
-    path = tmp_path / "trace" / "rank-00003.json"
+    path = tmp_path / "trace" / "rank-0003.json"
     trace = Timeline(path, 3, "node7", offset_seconds=2.0, zero_seconds=1.0, error_seconds=5e-6)
     timeline.start(trace)
 
@@ -114,7 +114,7 @@ def test_a_closed_trace_is_json_with_all_spans_of_all_threads(tmp_path: Path) ->
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), max_size=30))
 def test_parallel_spans_never_overlap_in_a_row(tmp_path_factory: pytest.TempPathFactory, found: list) -> None:
-    path = tmp_path_factory.mktemp("trace") / "rank-00000.json"
+    path = tmp_path_factory.mktemp("trace") / "rank-0000.json"
     trace = Timeline(path, 0, "h")
     for begin, length in sorted(found, key=lambda one: one[0] + one[1]):  # in the order of their ends
         trace.add_parallel("x", "collectives", begin, begin + length)
@@ -128,31 +128,31 @@ def test_parallel_spans_never_overlap_in_a_row(tmp_path_factory: pytest.TempPath
 
 
 def test_only_the_chosen_steps_are_recorded(tmp_path: Path) -> None:
-    trace = Timeline(tmp_path / "rank-00000.json", 0, "h", steps=(2, 3))
+    trace = Timeline(tmp_path / "rank-0000.json", 0, "h", steps=(2, 3))
     for step in range(1, 6):
         trace.at_step(step)
         trace.add("step", MAIN, step, step + 1, step=step)
     trace.close()
-    assert [span["args"] for span in spans(tmp_path / "rank-00000.json")] == [{"step": 2}, {"step": 3}]
+    assert [span["args"] for span in spans(tmp_path / "rank-0000.json")] == [{"step": 2}, {"step": 3}]
 
 
 def test_a_full_trace_says_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "MOST_EVENTS", 10)
-    trace = Timeline(tmp_path / "rank-00000.json", 0, "h")
+    trace = Timeline(tmp_path / "rank-0000.json", 0, "h")
     for number in range(25):
         trace.add("x", MAIN, number, number + 1)
         if number == 7:
             trace.flush()
     trace.close()
-    events = json.loads((tmp_path / "rank-00000.json").read_text())
-    assert len(spans(tmp_path / "rank-00000.json")) == 10
+    events = json.loads((tmp_path / "rank-0000.json").read_text())
+    assert len(spans(tmp_path / "rank-0000.json")) == 10
     assert events[-1]["args"] == {"left_out": 15}
 
 
 def test_the_trace_of_a_killed_process_is_readable(tmp_path: Path) -> None:
     program = (
         "import time, pathlib; from distrain.timeline import Timeline, MAIN\n"
-        "trace = Timeline(pathlib.Path('rank-00000.json'), 0, 'h')\n"
+        "trace = Timeline(pathlib.Path('rank-0000.json'), 0, 'h')\n"
         "for n in range(1000): trace.add('x', MAIN, n, n + 1)\n"
         "trace.flush(); print('ready', flush=True); time.sleep(60)\n"
     )
@@ -161,7 +161,7 @@ def test_the_trace_of_a_killed_process_is_readable(tmp_path: Path) -> None:
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
     job.stdout.close()
-    path = tmp_path / "rank-00000.json"
+    path = tmp_path / "rank-0000.json"
     assert len(spans(path)) == 1000
     with path.open("r+b") as file:  # and killed in the middle of a line
         file.truncate(path.stat().st_size - 40)
@@ -178,7 +178,7 @@ def test_a_folder_without_traces_says_what_to_do(tmp_path: Path) -> None:
 
 def test_steps_are_summed_up(tmp_path: Path) -> None:
     """A step of 100 ms: 10 of waiting, collectives from 40 to 90 twice at once, 15 of it exposed."""
-    trace = Timeline(tmp_path / "rank-00001.json", 1, "h")
+    trace = Timeline(tmp_path / "rank-0001.json", 1, "h")
     trace.add("data wait", MAIN, 0.0, 0.010)
     trace.add_parallel("allreduce", "collectives", 0.040, 0.070)
     trace.add_parallel("allreduce", "collectives", 0.050, 0.090)
@@ -186,7 +186,7 @@ def test_steps_are_summed_up(tmp_path: Path) -> None:
     trace.add("step", MAIN, 0.0, 0.100, step=5)
     trace.add_parallel("allreduce", "collectives", 0.110, 0.120)  # of the step after
     trace.close()
-    (times,) = steps_of(read(tmp_path / "rank-00001.json"))
+    (times,) = steps_of(read(tmp_path / "rank-0001.json"))
     assert (times.rank, times.step) == (1, 5)
     assert [times.wall, times.data, times.communication, times.exposed, times.hidden] == pytest.approx(
         [100, 10, 50, 15, 35]

@@ -31,7 +31,7 @@ def memory() -> Check:
 
 
 def shared_memory() -> Check:
-    """Look at the room in /dev/shm, where the packed data of a node lies."""
+    """Look at the room in /dev/shm, where MPI keeps its segments."""
     room = machine.shared_memory()
     if room is None:
         do = "mount a tmpfs there, or set data.memory=disk"
@@ -40,7 +40,7 @@ def shared_memory() -> Check:
     found = f"/dev/shm: {format_bytes(free)} free of {format_bytes(size)}"
     facts = {"size_bytes": size, "free_bytes": free}
     if free < _LITTLE:
-        do = "packed data must fit in: docker run --shm-size=SIZE, or a larger tmpfs, or data.memory=disk"
+        do = "MPI keeps its segments there: docker run --shm-size=2g, or a larger tmpfs"
         return Check("shared memory", "slower", found, do, facts)
     return Check("shared memory", "ok", found, facts=facts)
 
@@ -58,11 +58,11 @@ def gpus(seen_by_torch: list[str] | None) -> Check:
 
 
 def compiler() -> Check:
-    """Look for the C compiler that builds the native decoder."""
+    """Look for the C compiler that builds the native libraries."""
     chosen = os.environ.get("CC", "").split()
     path = next((p for name in (chosen[:1] or ["cc", "gcc", "clang"]) if (p := shutil.which(name))), None)
     if path is None:
-        do = "only needed to build the native decoder: install gcc, then reinstall distrain"
+        do = "it builds communication, decoder and checksums: install gcc, then reinstall distrain"
         return Check("compiler", "absent", "no C compiler found", do)
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
     version = next(iter(answer.stdout.splitlines()), "")

@@ -17,6 +17,7 @@ from distrain.launch.failures import first_failure
 from distrain.launch.job import Command
 from distrain.launch.local import Outcome, run
 from distrain.launch.verdict import judge
+from distrain.world import rank_name
 
 
 def python(code: str, **env: str) -> Command:
@@ -129,7 +130,7 @@ def test_usr2_is_passed_on() -> None:
 def leave(run: Path, rank: int, at: float, code: int = 1) -> None:
     (run / "failures").mkdir(exist_ok=True)
     record = {"rank": rank, "exit_code": code, "traceback": f"Traceback of {rank}\n", "time": at}
-    (run / "failures" / f"rank-{rank:04d}.json").write_text(json.dumps(record))
+    (run / "failures" / f"{rank_name(rank)}.json").write_text(json.dumps(record))
 
 
 def result(run: Path, status: str) -> None:
