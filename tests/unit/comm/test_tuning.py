@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.comm.choice import tuning
-from distrain.comm.choice.chooser import Chooser, count_rails, link_speed
+from distrain.comm.choice.chooser import Chooser
+from distrain.comm.process.network import count_rails, link_speed
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise
