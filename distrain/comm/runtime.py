@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from distrain import timeline
 from distrain.comm import native
+from distrain.comm.choice import notice
 from distrain.comm.choice.chooser import Chooser, make_chooser
 from distrain.comm.engine.engine import Engine
 from distrain.comm.engine.stall import inquire
@@ -105,6 +106,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
             pointers = gpu_aware.agree(comm, chosen.device_pointers)
+            notice.warn(chosen, world, pointers)
             _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,

@@ -12,7 +12,7 @@ from distrain.comm.choice import tuning
 from distrain.comm.process.network import count_rails, link_speed, named_interfaces
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
-from distrain.schedule.advice import Choice, Speeds, advise, payload_rate
+from distrain.schedule.advice import Choice, Speeds, advise, colors_for, payload_rate
 from distrain.schedule.buckets import advise_buckets
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
@@ -59,8 +59,8 @@ class Chooser:
         if self.forced is not None:
             return self.forced
         if s.algorithm != AUTO:
-            able = collective in family(s.algorithm).collectives
-            choice = Choice(s.algorithm if able else RING, 2)
+            name = s.algorithm if collective in family(s.algorithm).collectives else RING
+            choice = Choice(name, colors_for(name, nodes, self.rails))
         else:
             choice = self._automatic(tuple(nodes), collective, payload_bytes)
         return replace(
