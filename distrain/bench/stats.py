@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from distrain.schedule.advice import TCP_GOODPUT
+
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the percentile by linear interpolation between the two nearest ranks."""
@@ -23,11 +25,6 @@ def bus_bandwidth(payload_bytes: int, ranks: int, seconds: float) -> float:
     doc/PERFORMANCE.md.
     """
     return payload_bytes * 2 * (ranks - 1) / ranks / seconds / 1e9
-
-
-# Of a rate of Ethernet, what TCP leaves for the payload; measured on the emulated links (by headers alone
-# it would be 1448 of 1514 bytes).
-TCP_GOODPUT = 0.957
 
 
 def wire_floor_seconds(payload_bytes: int, machines: int, rails: int, bytes_per_second: float) -> float:

@@ -16,11 +16,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
-from mpi4py import MPI
-
 from distrain.comm import native
 from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.comm.shared.channel import COMPLETE, MOVED, YIELDS, Channel, open_channel
 from distrain.comm.shared.operation import WAIT_SECONDS, WORK_SECONDS
 from distrain.comm.supervision.roll import HEARING_SECONDS
@@ -52,7 +51,7 @@ class Levels:
 
     def __init__(self, scatter: Channel, gather: Channel, across: MPI.Intracomm) -> None:
         self.scatter, self.gather, self.across = scatter, gather, across
-        self.turns: dict[Channel, deque[LevelsOperation]] = {scatter: deque(), gather: deque()}
+        self.queues: dict[Channel, deque[LevelsOperation]] = {scatter: deque(), gather: deque()}
         self.node, self.nodes = across.Get_rank(), across.Get_size()
         self.local_rank, self.local_size = scatter.rank, scatter.ranks
 
@@ -155,17 +154,17 @@ class LevelsOperation(Operation):
 
     def start(self) -> None:
         """Queue up for both channels."""
-        self._levels.turns[self._levels.scatter].append(self)
+        self._levels.queues[self._levels.scatter].append(self)
         if not self._short:
-            self._levels.turns[self._levels.gather].append(self)
+            self._levels.queues[self._levels.gather].append(self)
 
     def go_on(self, stage: int) -> None:
         """Be in this stage, which a call of C has begun; in place of `start`."""
         self._stage, self._begun = stage, True
         if stage == 0:
-            self._levels.turns[self._levels.scatter].append(self)
+            self._levels.queues[self._levels.scatter].append(self)
         if not self._short:
-            self._levels.turns[self._levels.gather].append(self)
+            self._levels.queues[self._levels.gather].append(self)
 
     def progress(self) -> bool:
         """Go on as far as the others allow."""
@@ -191,8 +190,8 @@ class LevelsOperation(Operation):
         return self._in_memory(self._levels.gather, Collective.ALL_GATHER)
 
     def _in_memory(self, channel: Channel, collective: Collective) -> bool:
-        turns = self._levels.turns[channel]
-        if turns[0] is not self:
+        queue = self._levels.queues[channel]
+        if queue[0] is not self:
             return False
         try:
             if not self._begun:
@@ -209,7 +208,7 @@ class LevelsOperation(Operation):
             return False
         self.moved += code == MOVED
         if code == COMPLETE:
-            turns.popleft()
+            queue.popleft()
         return code == COMPLETE
 
     def _exchange(self) -> bool:

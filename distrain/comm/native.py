@@ -86,6 +86,7 @@ def library() -> SimpleNamespace:
     return functions("distrain_shared_", _SIGNATURES)
 
 
+@functools.cache  # asked for every collective
 def codes(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
     """Return how the C side calls a type and an operation: (type, numbers an element, operation).
 

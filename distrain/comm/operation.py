@@ -144,14 +144,14 @@ class FunctionCall(Operation):
         return "all ranks of a group to make it too"
 
 
-class Mark(Operation):
+class Fence(Operation):
     """Does nothing: it is complete when all that was submitted to its queue before it is.
 
     Args:
         queue: see `Operation`.
     """
 
-    kind = "mark"
+    kind = "fence"
     concurrency = 1
 
     def __init__(self, queue: Hashable) -> None:

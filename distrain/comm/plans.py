@@ -9,7 +9,7 @@ from typing import NamedTuple
 from distrain.comm.choice.chooser import Chooser
 from distrain.comm.levels import BETWEEN, Levels
 from distrain.comm.messages.plan import Plan, make_plan
-from distrain.comm.messages.program import Program
+from distrain.comm.messages.tables import PlanTables
 from distrain.schedule.advice import MOST_COLORS, Choice
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import generate
@@ -49,7 +49,7 @@ class Plans:
     def __init__(self, rank: int, nodes: Sequence[int], chooser: Chooser, levels: Levels | None) -> None:
         self._rank, self._nodes, self._chooser, self._levels = rank, tuple(nodes), chooser, levels
         self._kept: dict[tuple[Choice | None, Collective, int, int, bool, int], Planned] = {}
-        self._programs: dict[int, Program] = {}  # by id of the plan
+        self._tables: dict[int, PlanTables] = {}  # by id of the plan
         self._lock = threading.Lock()  # callbacks call from threads of their own
 
     def of(
@@ -68,7 +68,7 @@ class Plans:
             if key not in self._kept:
                 if len(self._kept) >= KEPT:
                     oldest = self._kept.pop(next(iter(self._kept)))
-                    self._programs.pop(id(oldest.plan), None)
+                    self._tables.pop(id(oldest.plan), None)
                 self._kept[key] = self._make(collective, count, itemsize, able, least_segment)
             return self._kept[key]
 
@@ -86,9 +86,9 @@ class Plans:
         plan = make_plan(schedule, rank, count, itemsize, segment, WINDOW)
         return Planned(plan, max(schedule.colors, MOST_COLORS) * WINDOW, layered)
 
-    def program(self, plan: Plan, itemsize: int) -> Program:
+    def tables(self, plan: Plan, itemsize: int) -> PlanTables:
         """Return a plan of `of` as tables for C, made once."""
         with self._lock:
-            if id(plan) not in self._programs:
-                self._programs[id(plan)] = Program(plan, itemsize)
-            return self._programs[id(plan)]
+            if id(plan) not in self._tables:
+                self._tables[id(plan)] = PlanTables(plan, itemsize)
+            return self._tables[id(plan)]

@@ -16,7 +16,10 @@ import torch.distributed as dist
 
 from distrain.comm import runtime
 from distrain.comm.group import doors, operators, untraced
-from distrain.comm.group.moves import Moves
+from distrain.comm.group.barriers import Barriers
+from distrain.comm.group.copies import Copies
+from distrain.comm.group.point_to_point import PointToPoint
+from distrain.comm.group.reductions import Reductions
 from distrain.comm.levels import open_levels
 from distrain.comm.shared.channel import open_channel
 from distrain.comm.supervision.members import Members
@@ -25,7 +28,7 @@ from distrain.comm.work import DistrainWork
 from distrain.errors import LaunchError
 
 
-class DistrainProcessGroup(Moves):
+class DistrainProcessGroup(Reductions, Copies, PointToPoint, Barriers):
     """A group of ranks with all collectives of torch.distributed.
 
     Args:

@@ -24,16 +24,16 @@ from distrain.comm.messages.compiled import (
     SPIN,
     SPIN_SHORT,
     CompiledOperation,
-    codes_of,
 )
-from distrain.comm.messages.program import ERROR, Program
+from distrain.comm.messages.context import MessageContext
+from distrain.comm.messages.tables import ERROR, PlanTables
 from distrain.comm.operation import Operation
 from distrain.comm.plans import Planned
 from distrain.comm.shared.caller import DONE, LONGEST_BYTES, REDUCTIONS, rows
 from distrain.comm.supervision.call import Call
 
 # After so long without a message a caller leaves the rest to the engine, which reports stalls.
-PATIENCE_SECONDS = 20e-3
+ROUTE_PATIENCE_SECONDS = 20e-3
 # Kept for each group; each has a staging area of up to some megabytes.
 MOST_ROUTES = 32
 
@@ -59,7 +59,7 @@ class Route:
     Args:
         wire: a `Wire`, of the group.
         planned: what this rank does, between the nodes or alone.
-        program: the plan for the C side.
+        tables: the plan for the C side.
         buffer: such a payload.
         reduction: how it is combined.
     """
@@ -68,17 +68,17 @@ class Route:
         self,
         wire: Any,
         planned: Planned,
-        program: Program,
+        tables: PlanTables,
         buffer: FlatBuffer,
         reduction: Reduction,
     ) -> None:
-        codes = codes_of(buffer.dtype, reduction)
+        codes = native.codes(buffer.dtype, reduction)
         assert codes is not None  # a CompiledOperation has run it
         type_code, numbers, op = codes
-        self.plan, self.program, self.codes = planned.plan, program, codes
+        self.plan, self.tables, self.codes = planned.plan, tables, codes
         self.levels = wire.levels if planned.layered else None
-        self.run = program.take()
-        self.staging: np.ndarray = np.empty(program.staging_bytes, np.uint8)
+        self.run = tables.take()
+        self.staging: np.ndarray = np.empty(tables.staging_bytes, np.uint8)
         call = Call(0, "allreduce", buffer.count, buffer.dtype, reduction)
         part, comm, whole = range(buffer.count), wire.comm, False
         if self.levels is not None:
@@ -91,7 +91,7 @@ class Route:
             gather=None if self.levels is None else self.levels.gather.address,
             between=self.run.handle,
             staging=self.staging.ctypes.data,
-            room=program.room_bytes,
+            room=tables.room_bytes,
             comm=comm.handle,
             count=buffer.count,
             first=part.start,
@@ -132,7 +132,7 @@ class Routes:
             ranks=wire.size,
             spins=0,
             yields=0,
-            patience_seconds=PATIENCE_SECONDS,
+            patience_seconds=ROUTE_PATIENCE_SECONDS,
             limit=LONGEST_BYTES,
             kinds=(torch.Tensor, torch.nn.Parameter),
             rows=rows(),
@@ -175,14 +175,12 @@ class Routes:
         levels, stage, buffer = route.levels, route.table.stage, FlatBuffer(tensor.detach())
         inner = Reduction.SUM if levels is not None and reduction is Reduction.AVG else reduction
         between = CompiledOperation(
-            route.plan,
-            route.program,
-            route.codes,
-            buffer if levels is None else levels.part_of(buffer),
-            inner,
-            wire.comm if levels is None else levels.across,
-            caller.tag,
-            wire.pool,
+            plan=route.plan,
+            tables=route.tables,
+            codes=route.codes,
+            buffer=buffer if levels is None else levels.part_of(buffer),
+            reduction=inner,
+            context=MessageContext(wire.comm if levels is None else levels.across, caller.tag, wire.pool),
             begun=(route.run, route.staging) if stage == 1 else None,
         )
         between.error_code = code if code >= ERROR else 0

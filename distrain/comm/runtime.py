@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import distrain.comm.process.mpi  # noqa: F401  (before all else that imports mpi4py: it says how MPI starts)
 from distrain import timeline
 from distrain.comm import native
+from distrain.comm.choice import notice
 from distrain.comm.choice.chooser import Chooser, make_chooser
 from distrain.comm.engine.engine import Engine
 from distrain.comm.engine.stall import inquire
 from distrain.comm.process import gpu_aware, mpi, rest
 from distrain.comm.process.clocks import align
+from distrain.comm.process.event_sets import mpi_event_sets
 from distrain.comm.settings import CommSettings
 from distrain.comm.supervision import exits
 from distrain.comm.supervision.inquiry import Inquiry
@@ -26,7 +27,7 @@ from distrain.errors import UsageError
 from distrain.world import World, rank_name
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    from distrain.comm.process.mpi import MPI
 
 
 @dataclass
@@ -97,7 +98,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             )
         if _runtime is None:
             comm = mpi.initialize()
-            rest.watch(mpi.event_sets())
+            rest.watch(mpi_event_sets())
             chosen = settings or CommSettings()
             world = mpi.discover_world(comm)
             name = name_of(world, world.rank)
@@ -105,6 +106,7 @@ def start(settings: CommSettings | None = None) -> Runtime:
             chooser = make_chooser(comm, chosen, mpi.library())
             inquiry = Inquiry(comm, world) if world.size > 1 else None
             pointers = gpu_aware.all_aware(comm, chosen.device_pointers)
+            notice.warn(chosen, world, pointers)
             _start_timeline(comm, world, chosen)
             engine = Engine(
                 exits.end_job,

@@ -15,13 +15,17 @@ class CommSettings(Settings):
     algorithm: str = Field(
         "auto",
         description="name of a Schedule (ring, multicolor_ring, ...); auto: by size of payload, from the "
-        "table of `distrain tune` where there is one, else from formulas",
+        "table of `distrain tune` where there is one, else from formulas. Ranks of one node that combine in "
+        "its memory (node_memory) use none. Between nodes with several ranks each only the hierarchical ones "
+        "use that memory: the name of another one switches it off",
     )
     colors: int | None = Field(
         None,
         ge=1,
         le=16,
-        description="independent rings (or trees) that carry parts of the payload; null: chosen",
+        description="independent rings (or trees) that carry parts of the payload; null: chosen with the "
+        "algorithm, and for a named one by the same rule: a ring for each rail, up to four trees, one color "
+        "for the others",
     )
     segment_bytes: Bytes | None = Field(
         None,

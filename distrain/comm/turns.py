@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Who has the turn may wait for others by means that are not seen here: after so long they run all the same.
-PATIENCE_SECONDS = 10.0
+TURN_PATIENCE_SECONDS = 10.0
 
 _here = threading.local()
 _turn = threading.Lock()
@@ -61,7 +61,7 @@ def has_it() -> bool:
 
 
 def _take() -> None:
-    _here.has_it = _turn.acquire(timeout=PATIENCE_SECONDS)
+    _here.has_it = _turn.acquire(timeout=TURN_PATIENCE_SECONDS)
 
 
 def _give() -> None:

@@ -10,26 +10,27 @@ import time
 from collections.abc import Hashable
 
 import torch
-from mpi4py import MPI
 
-from distrain.comm import callbacks
+from distrain.comm import callbacks, native
 from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
 from distrain.comm.callbacks import Callback, InnerQueue
 from distrain.comm.choice.chooser import Chooser
 from distrain.comm.device.pointers import SEGMENT_BYTES, DeviceBuffer, PointerOperation
 from distrain.comm.engine.engine import Engine
 from distrain.comm.levels import Levels, LevelsOperation, inside
-from distrain.comm.messages.compiled import CompiledOperation, codes_of
-from distrain.comm.messages.exchange import unordered
+from distrain.comm.messages.compiled import CompiledOperation
+from distrain.comm.messages.context import MessageContext
 from distrain.comm.messages.executor import ScheduleOperation
 from distrain.comm.messages.farewell import FAREWELL_SECONDS, Farewell
 from distrain.comm.messages.narrow import NarrowOperation
+from distrain.comm.messages.plain import LONGEST_MESSAGE, unordered
 from distrain.comm.messages.plan import Plan
-from distrain.comm.messages.program import LONGEST_MESSAGE, library
+from distrain.comm.messages.tables import library
 from distrain.comm.messages.tags import Tags
 from distrain.comm.operation import FunctionCall, Operation
 from distrain.comm.plans import Plans
 from distrain.comm.process import kept
+from distrain.comm.process.mpi import MPI
 from distrain.comm.routes import Route, make_routes
 from distrain.comm.settings import CommSettings
 from distrain.comm.shared.caller import call_before, last_call
@@ -149,9 +150,8 @@ class Wire:
             return self._on_device(buffer, reduction, collective, kind, call)
         if wire_dtype is not None:
             plan, tags, _ = self.plans.of(collective, buffer.count, buffer.itemsize, able=False)
-            first_tag = self._first_tag(tags, call)
-            narrow = (wire_dtype, plan, buffer, reduction, self.comm, first_tag, self.pool, kind)
-            return self._proving(NarrowOperation(*narrow), call)
+            context = MessageContext(self.comm, self._first_tag(tags, call), self.pool, kind)
+            return self._proving(NarrowOperation(wire_dtype, plan, buffer, reduction, context=context), call)
         # Memory of the node serves one collective after the other; those of callbacks have no such order.
         ordered = call is None or not call.within
         if ordered and self.channel is not None and self.channel.supports(buffer.dtype, reduction):
@@ -178,10 +178,8 @@ class Wire:
         """Return the operation that combines a payload in the memory of a GPU."""
         least = SEGMENT_BYTES if self.settings.segment_bytes is None else 0
         plan, tags, _ = self.plans.of(collective, buffer.count, buffer.itemsize, False, least)
-        first_tag = self._first_tag(tags, call)
-        pool = buffer.side.pool
-        operation = PointerOperation(plan, buffer, reduction, self.comm, first_tag, pool, kind)
-        return self._proving(operation, call)
+        context = MessageContext(self.comm, self._first_tag(tags, call), buffer.side.pool, kind)
+        return self._proving(PointerOperation(plan, buffer, reduction, context=context), call)
 
     def _messages(
         self,
@@ -194,15 +192,12 @@ class Wire:
         call: Call | None,
     ) -> Operation:
         """Return the operation that runs a plan."""
-        first_tag = self._first_tag(tags, call)
-        codes = codes_of(buffer.dtype, reduction) if self.compiled else None
-        if codes is not None:
-            program = self.plans.program(plan, buffer.itemsize)
-            compiled = (plan, program, codes, buffer, reduction, comm, first_tag, self.pool, kind)
-            return self._proving(CompiledOperation(*compiled), call)
-        return self._proving(
-            ScheduleOperation(plan, buffer, reduction, comm, first_tag, self.pool, kind), call
-        )
+        context = MessageContext(comm, self._first_tag(tags, call), self.pool, kind)
+        codes = native.codes(buffer.dtype, reduction) if self.compiled else None
+        if codes is None:
+            return self._proving(ScheduleOperation(plan, buffer, reduction, context=context), call)
+        tables = self.plans.tables(plan, buffer.itemsize)
+        return self._proving(CompiledOperation(plan, tables, codes, buffer, reduction, context=context), call)
 
     def _first_tag(self, count: int, call: Call | None) -> int:
         """Return the first tag of a Schedule's messages; another where ranks call other things."""
@@ -228,11 +223,11 @@ class Wire:
 
     def route(self, buffer: FlatBuffer, reduction: Reduction) -> Route | None:
         """Return how such an allreduce goes in one call of C; None: it does not."""
-        if self.chooser.forced is not None or codes_of(buffer.dtype, reduction) is None:
+        if self.chooser.forced is not None or native.codes(buffer.dtype, reduction) is None:
             return None
         able = self._able(buffer, reduction)
         planned = self.plans.of(Collective.ALLREDUCE, buffer.count, buffer.itemsize, able)
-        return Route(self, planned, self.plans.program(planned.plan, buffer.itemsize), buffer, reduction)
+        return Route(self, planned, self.plans.tables(planned.plan, buffer.itemsize), buffer, reduction)
 
     def _able(self, buffer: FlatBuffer, reduction: Reduction) -> bool:
         """Return whether the memory of nodes may serve an allreduce; see `levels.py`."""

@@ -12,7 +12,7 @@ from distrain.comm.callbacks import Cause
 from distrain.comm.device.by_host import landing_of
 from distrain.comm.engine.engine import Engine
 from distrain.comm.future import CollectiveFuture
-from distrain.comm.messages.exchange import MessageOperation
+from distrain.comm.messages.plain import MessageOperation
 from distrain.comm.operation import Completion, Operation, when_all_done
 from distrain.errors import CommError
 

@@ -34,13 +34,11 @@ class Prediction:
         seconds: until the last rank is done.
         messages: number of messages in all.
         network_bytes: bytes that leave a node, all nodes together.
-        busiest_port_seconds: time for which the most loaded port carries bytes.
     """
 
     seconds: float
     messages: int
     network_bytes: int
-    busiest_port_seconds: float
 
 
 def predict(
@@ -113,7 +111,6 @@ class _Run:
         self.channels: dict[tuple[int, int, int, int], _Channel] = {}
         self.thread_free = [0.0] * schedule.world_size
         self.port_free: dict[Port, float] = {}
-        self.port_busy: dict[Port, float] = {}
         self.routes: dict[tuple[int, int], tuple[Port, Port, float]] = {}
         self.end, self.messages, self.network_bytes = 0.0, 0, 0
 
@@ -127,8 +124,7 @@ class _Run:
             time, _, event = heapq.heappop(self.events)
             self.end = max(self.end, time)
             event(time)
-        busiest = max(self.port_busy.values(), default=0.0)
-        return Prediction(self.end, self.messages, self.network_bytes, busiest)
+        return Prediction(self.end, self.messages, self.network_bytes)
 
     def at(self, time: float, event: Event) -> None:
         """Let an event happen at a time."""
@@ -194,7 +190,6 @@ class _Run:
     def serve(self, port: Port, time: float, size: int) -> float:
         """Let a port carry a message after those that came before; return when it is done."""
         seconds = size / port.bytes_per_second
-        self.port_busy[port] = self.port_busy.get(port, 0.0) + seconds
         done = self.port_free[port] = max(time, self.port_free.get(port, 0.0)) + seconds
         return done
 

@@ -106,10 +106,6 @@ class Schedule:
     steps: tuple[Step, ...]
     bit_identical: bool = True
 
-    def __hash__(self) -> int:
-        # Plans are looked up by Schedule on every collective: hash the shape, not thousands of transfers.
-        return hash((self.name, self.collective, self.world_size, self.colors, self.chunks, len(self.steps)))
-
     def span(self, color: int, chunk: int, count: int) -> range:
         """Return the element range of slot ``(color, chunk)`` in a payload of ``count`` elements."""
         part = split(count, self.chunks)[chunk]

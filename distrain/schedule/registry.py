@@ -26,49 +26,34 @@ class Family:
     Attributes:
         generate: called as ``generate(world_size, colors, collective, nodes)``.
         collectives: what it can compute.
-        summary: one line for people.
     """
 
     generate: Generator
     collectives: tuple[Collective, ...]
-    summary: str
 
 
 _FAMILIES = {
-    "ring": Family(
-        lambda size, colors, collective, nodes: ring(size, collective),
-        ALL,
-        "one ring in the order of the ranks (always one color)",
-    ),
-    "multicolor_ring": Family(multicolor_ring, ALL, "one ring for each color over different links"),
+    # Always one color.
+    "ring": Family(lambda size, colors, collective, nodes: ring(size, collective), ALL),
+    "multicolor_ring": Family(multicolor_ring, ALL),
     "multicolor_tree": Family(
-        lambda size, colors, collective, nodes: multicolor_tree(size, colors),
-        (Collective.ALLREDUCE,),
-        "one tree for each color, whose adders no other color uses",
+        lambda size, colors, collective, nodes: multicolor_tree(size, colors), (Collective.ALLREDUCE,)
     ),
     "halving_doubling": Family(
-        lambda size, colors, collective, nodes: halving_doubling(size, colors, collective),
-        ALL,
-        "few steps that move the least bytes, for messages of middle length",
+        lambda size, colors, collective, nodes: halving_doubling(size, colors, collective), ALL
     ),
     "recursive_doubling": Family(
-        lambda size, colors, collective, nodes: recursive_doubling(size, colors),
-        (Collective.ALLREDUCE,),
-        "the fewest steps of one message, which is the whole payload: for short ones",
+        lambda size, colors, collective, nodes: recursive_doubling(size, colors), (Collective.ALLREDUCE,)
     ),
-    "hierarchical": Family(hierarchical, ALL, "rings inside the nodes, a ring for each shard between them"),
-    "hierarchical_halving": Family(
-        partial(hierarchical, halving=True), ALL, "rings inside the nodes, few steps between them"
-    ),
+    "hierarchical": Family(hierarchical, ALL),
+    "hierarchical_halving": Family(partial(hierarchical, halving=True), ALL),
     "hierarchical_tree": Family(
         lambda size, colors, collective, nodes: hierarchical_tree(size, colors, nodes),
         (Collective.ALLREDUCE,),
-        "rings inside the nodes, one tree for each color between them",
     ),
     "hierarchical_doubling": Family(
         lambda size, colors, collective, nodes: hierarchical_doubling(size, colors, nodes),
         (Collective.ALLREDUCE,),
-        "rings inside the nodes, exchanges of whole shards between them",
     ),
 }
 

@@ -91,9 +91,9 @@ INNER = {
     "comm/supervision": {"comm/process"},
     "comm/messages": {"comm/process", "comm/supervision"},
     "comm/engine": {"comm/process", "comm/supervision", "comm/messages"},
-    "comm/shared": {"comm/supervision", "comm/engine"},
-    "comm/device": {"comm/messages"},
-    "comm/group": {"comm/supervision", "comm/messages", "comm/shared", "comm/device"},
+    "comm/shared": {"comm/process", "comm/supervision", "comm/engine"},
+    "comm/device": {"comm/process", "comm/messages"},
+    "comm/group": {"comm/process", "comm/supervision", "comm/messages", "comm/shared", "comm/device"},
     "comm/choice": {"comm/process"},
     "comm/sync": {"comm/process", "comm/messages"},
     "data/checksum": set(),
@@ -154,7 +154,30 @@ def test_the_package_and_its_settings_need_neither_torch_nor_mpi(tmp_path: Path)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("entry", ["distrain.comm.api", "distrain.worker.run"])
+def test_comm_takes_mpi_from_the_module_that_says_how_it_starts() -> None:
+    """Whatever of `comm` a process imports first: MPI starts in `process/mpi.py`."""
+    found = [
+        str(path.relative_to(PACKAGE))
+        for path in sorted((PACKAGE / "comm").rglob("*.py"))
+        if any(name.split(".")[0] == "mpi4py" for name in imports_of(path))
+    ]
+    assert found == ["comm/process/mpi.py"]
+
+
+ENTRIES = (
+    "distrain.comm.api",
+    "distrain.comm.device.by_pointers",
+    "distrain.comm.engine.engine",
+    "distrain.comm.messages.plain",
+    "distrain.comm.process.rendezvous",
+    "distrain.comm.shared.channel",
+    "distrain.comm.sync.synchroniser",
+    "distrain.comm.wire",
+    "distrain.worker.run",
+)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
 def test_mpi_starts_as_the_wire_wants_it(entry: str, tmp_path: Path) -> None:
     """The import of `mpi4py.MPI` starts MPI; `process/mpi.py`, which says how, comes before all others."""
     import os

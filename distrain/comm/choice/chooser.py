@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrain.comm.choice import tuning
+from distrain.comm.process.network import count_rails, link_speed, named_interfaces
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
-from distrain.schedule.advice import Choice, Speeds, advise, payload_rate
+from distrain.schedule.advice import Choice, Speeds, advise, colors_for, payload_rate
 from distrain.schedule.buckets import advise_buckets
 from distrain.schedule.ir import Collective
 from distrain.schedule.registry import family
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    from distrain.comm.process.mpi import MPI
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 # For the collectives that a chosen algorithm lacks (trees and recursive doubling have no halves).
 RING = "multicolor_ring"
-# Names of network interfaces that lead to no other node.
-_INSIDE = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "tun", "tap")
 
 
 @dataclass
@@ -60,8 +59,8 @@ class Chooser:
         if self.forced is not None:
             return self.forced
         if s.algorithm != AUTO:
-            able = collective in family(s.algorithm).collectives
-            choice = Choice(s.algorithm if able else RING, 2)
+            name = s.algorithm if collective in family(s.algorithm).collectives else RING
+            choice = Choice(name, colors_for(name, nodes, self.rails))
         else:
             choice = self._automatic(tuple(nodes), collective, payload_bytes)
         return replace(
@@ -100,8 +99,6 @@ class Chooser:
 
 def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Chooser:
     """Return the chooser that all ranks share. Collective; before the engine owns MPI."""
-    from distrain.comm.process.rendezvous import named_interfaces
-
     interfaces = named_interfaces()
     rails = settings.rails or comm.allreduce(count_rails(interfaces), op=_minimum())
     tables: list[tuning.Table] = []
@@ -117,26 +114,7 @@ def make_chooser(comm: MPI.Intracomm, settings: CommSettings, mpi: str) -> Choos
     return Chooser(settings, mpi, rails, speeds, comm.bcast(tables, root=0))
 
 
-def link_speed(interfaces: Iterable[str], folder: Path = Path("/sys/class/net")) -> float:
-    """Return the payload bytes a second of the slowest interface that leads out; infinity: unknown."""
-    found = []
-    for name in interfaces:
-        if not name.startswith(_INSIDE):
-            try:
-                megabits = int((folder / name / "speed").read_text())
-            except (OSError, ValueError):
-                continue  # some drivers do not say
-            if megabits > 0:
-                found.append(payload_rate(megabits / 1e3))
-    return min(found, default=float("inf"))
-
-
 def _minimum() -> MPI.Op:
-    from mpi4py import MPI
+    from distrain.comm.process.mpi import MPI
 
     return MPI.MIN
-
-
-def count_rails(interfaces: Iterable[str]) -> int:
-    """Return how many of these network interfaces lead to other nodes; at least 1."""
-    return max(1, sum(not name.startswith(_INSIDE) for name in interfaces))

@@ -28,8 +28,8 @@ static int message(run *r, void *function, void *data, int64_t bytes, int64_t pe
 
 static char *request_at(run *r, int index) { return r->requests + index * r->mpi.request_size; }
 
-/* The elements of one segment of a move; lengths differ by at most one. */
-static void cut(const run *r, const move *m, int64_t segment, int64_t *start, int64_t *stop)
+/* The elements of one segment of a message; lengths differ by at most one. */
+static void cut(const run *r, const planned_message *m, int64_t segment, int64_t *start, int64_t *stop)
 {
     int64_t length = m->stop - m->start;
     *start = m->start + length * segment / r->p.segments;
@@ -58,7 +58,7 @@ static int post_receives(run *r, int number, int64_t step_number, int *posted)
     char *area = staging_of(r, number, step_number);
     *posted = 0;
     for (int64_t i = s->receives; i < s->sends; i++) {
-        const move *m = &r->p.moves[i];
+        const planned_message *m = &r->p.messages[i];
         int64_t start, stop;
         cut(r, m, l->segment, &start, &stop);
         if (stop == start)
@@ -82,7 +82,7 @@ static int post_sends(run *r, int number)
     lane *l = &r->lanes[number];
     const step *s = &r->p.steps[l->step];
     for (int64_t i = s->sends; i < s->end; i++) {
-        const move *m = &r->p.moves[i];
+        const planned_message *m = &r->p.messages[i];
         int64_t start, stop;
         cut(r, m, l->segment, &start, &stop);
         if (stop == start)
@@ -124,7 +124,7 @@ static void take_in(run *r, int number)
     const step *s = &r->p.steps[l->step];
     const char *area = staging_of(r, number, l->step);
     for (int64_t i = s->receives; i < s->sends; i++) {
-        const move *m = &r->p.moves[i];
+        const planned_message *m = &r->p.messages[i];
         int64_t start, stop;
         cut(r, m, l->segment, &start, &stop);
         if (!m->adds || stop == start)

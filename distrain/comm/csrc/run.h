@@ -19,10 +19,10 @@ typedef struct {
 
 typedef struct {
     int64_t peer, adds, start, stop; /* elements of all segments together */
-} move;
+} planned_message;
 
 typedef struct {
-    int64_t receives, sends, end; /* moves [receives, sends) come in, [sends, end) go out */
+    int64_t receives, sends, end; /* messages [receives, sends) come in, [sends, end) go out */
     int64_t early;                /* the receives may be posted while the step before runs */
 } step;
 
@@ -32,7 +32,7 @@ typedef struct {
 
 /* What a rank does for one payload size. The arrays belong to the caller. */
 typedef struct {
-    const move *moves;
+    const planned_message *messages;
     const step *steps;
     const color *colors;
     int64_t color_count, segments, window;

@@ -18,7 +18,7 @@ from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from distrain.comm.buffers import FlatBuffer, byte_view
 from distrain.comm.device import side
 from distrain.comm.device.side import Mark
-from distrain.comm.messages.exchange import MessageOperation
+from distrain.comm.messages.plain import MessageOperation
 from distrain.errors import CallError
 from distrain.world import split
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ORDINARY = torch.Tensor.__torch_dispatch__  # of all types that leave operations to torch
 # A longer payload of a GPU travels in pieces of up to so many bytes: while one is on the wire, the next comes
 # from the GPU and the one before goes back. Copying this much takes a PCIe 4 link a third of a millisecond.
-PIECE_BYTES = 8 << 20
+STAGED_PIECE_BYTES = 8 << 20
 
 
 def held(tensor: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ def held(tensor: torch.Tensor) -> torch.Tensor:
     )
 
 
-class HostSide:
+class HostPayloads:
     """Host copies of the tensors of one collective.
 
     Use from the submitting thread: `read`, `write`, `update`, and at last `attach`. From the engine thread:
@@ -171,10 +171,10 @@ class HostSide:
 def pieces(tensor: torch.Tensor) -> list[torch.Tensor]:
     """Cut a tensor of a GPU into views that travel one after the other; others are one piece."""
     size = tensor.numel() * tensor.element_size()
-    if size < 2 * PIECE_BYTES or side.side_of(tensor) is None or not tensor.is_contiguous():
+    if size < 2 * STAGED_PIECE_BYTES or side.side_of(tensor) is None or not tensor.is_contiguous():
         return [tensor]
     flat = tensor.detach().view(-1)
-    return [flat[part.start : part.stop] for part in split(flat.numel(), -(-size // PIECE_BYTES))]
+    return [flat[part.start : part.stop] for part in split(flat.numel(), -(-size // STAGED_PIECE_BYTES))]
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

@@ -1,7 +1,8 @@
 """The payload of a collective in the memory of a GPU, where MPI takes its pointers: nothing goes to the host.
 
-`DeviceSide` has the methods of `by_host.HostSide`. MPI knows no streams: it gets a pointer when the GPU has
-done what the caller gave it before the call (a mark tells), and the operation is complete when its sums are.
+`DevicePayloads` has the methods of `by_host.HostPayloads`. MPI knows no streams: it gets a pointer when the
+GPU has done what the caller gave it before the call (a mark tells), and the operation is complete when its
+sums are.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import torch
 
 from distrain.comm.buffers import FlatBuffer
 from distrain.comm.device import side
-from distrain.comm.device.by_host import HostSide, check_dense, check_places, held, is_contiguous
+from distrain.comm.device.by_host import HostPayloads, check_dense, check_places, held, is_contiguous
 from distrain.comm.device.pointers import DeviceBuffer, PointerMessages, pointer
 from distrain.comm.device.side import Side
-from distrain.comm.messages.exchange import MessageOperation
+from distrain.comm.messages.plain import MessageOperation
 
 if TYPE_CHECKING:
     from distrain.comm.operation import Operation
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 NOT_COMBINED = frozenset({torch.uint16, torch.uint32, torch.uint64})
 
 
-class DeviceSide:
+class DevicePayloads:
     """Where the tensors of one collective are when MPI gets their pointers.
 
-    Use from the submitting thread, as `by_host.HostSide`.
+    Use from the submitting thread, as `by_host.HostPayloads`.
     """
 
     def __init__(self, own: Side) -> None:
@@ -102,7 +103,7 @@ class DeviceSide:
         before: Callable[[], Any] | None = None,
         after: Callable[[], Any] | None = None,
     ) -> None:
-        """Let an operation begin when the contents are there; see `HostSide.attach`."""
+        """Let an operation begin when the contents are there; see `HostPayloads.attach`."""
         if before is not None:
             self._side.compute(before)
         ready, back = self._side.computed(), self._back
@@ -126,10 +127,10 @@ class DeviceSide:
         return tensor
 
 
-Payloads = HostSide | DeviceSide
+Payloads = HostPayloads | DevicePayloads
 
 
-def side_for(tensors: Sequence[torch.Tensor], combines: bool) -> Payloads:
+def payloads_for(tensors: Sequence[torch.Tensor], combines: bool) -> Payloads:
     """Return how the tensors of a call go where MPI gets pointers of GPUs; the same on ranks that call alike.
 
     Args:
@@ -139,7 +140,7 @@ def side_for(tensors: Sequence[torch.Tensor], combines: bool) -> Payloads:
     found = [side.side_of(tensor) for tensor in tensors]
     first = found[0] if found else None
     if first is None or any(each is not first for each in found):
-        return HostSide()
+        return HostPayloads()
     if combines and tensors[0].dtype in NOT_COMBINED:
-        return HostSide()
-    return DeviceSide(first)
+        return HostPayloads()
+    return DevicePayloads(first)

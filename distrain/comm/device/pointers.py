@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mpi4py import MPI
 
 from distrain import timeline
 from distrain.comm.buffers import FlatBuffer, Reducer, Reduction
 from distrain.comm.device.side import Mark, Side
-from distrain.comm.messages.exchange import MessageOperation
 from distrain.comm.messages.executor import Arrival, Lane, ScheduleOperation
+from distrain.comm.messages.plain import MessageOperation
+from distrain.comm.process.mpi import MPI
 
 # A segment costs some 100 µs of Python and of starting a sum, whatever its length, and a link of 100 Gbit/s
 # carries a megabyte meanwhile. Used where `comm.segment_bytes` is not set.
@@ -87,13 +87,12 @@ class DeviceBuffer(FlatBuffer):
 
 
 class PointerOperation(ScheduleOperation):
-    """A `ScheduleOperation` of a `DeviceBuffer`; the pool of its device takes the place of another."""
+    """A `ScheduleOperation` of a `DeviceBuffer`; the pool of its context must be that of its device."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         assert isinstance(self._buffer, DeviceBuffer)
         self._side = self._buffer.side
-        self._pool = self._side.pool
         self._summing: deque[tuple[Lane, Mark]] = deque()  # lanes that stand still, oldest first
         self._last: Mark | None = None
         self.algorithm = f"{self._plan.title} on the GPU"

@@ -159,10 +159,6 @@ class Engine:
         with self._lock:
             self._changed.notify()
 
-    def blocked(self, seconds: float) -> None:
-        """Count time for which a caller waited without the engine as exposed communication."""
-        self.exposed.blocked(seconds)
-
     def is_busy(self, queue: Hashable) -> bool:
         """Return whether an operation of this queue waits or is in flight."""
         with self._lock:
@@ -171,12 +167,6 @@ class Engine:
     def take_exposed_seconds(self) -> float:
         """Return the time in which compute waited for communication since the last call."""
         return self.exposed.take()
-
-    @property
-    def is_idle(self) -> bool:
-        """True if nothing is queued or in flight."""
-        with self._lock:
-            return self._lineup.is_empty
 
     def disown(self) -> None:
         """This process was just forked from the one whose threads work here: refuse whatever is submitted."""

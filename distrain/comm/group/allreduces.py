@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mpi4py import MPI
 
 from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
-from distrain.comm.device.by_host import HostSide, held, is_plain, pieces
+from distrain.comm.device.by_host import HostPayloads, held, is_plain, pieces
 from distrain.comm.group import forms, modes
 from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
 from distrain.comm.group.base import GroupBase
 from distrain.comm.group.sparse import sparse_allreduce
-from distrain.comm.messages.exchange import MpiOperation
+from distrain.comm.messages.plain import MpiOperation
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.comm.shared.caller import DONE, REDUCTIONS
 from distrain.comm.shared.channel import COMPLETE
 from distrain.comm.supervision.call import Call
@@ -30,9 +30,9 @@ from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
 
 
-def _copied(host: HostSide, tensor: torch.Tensor) -> torch.Tensor:
+def _copied(payloads: HostPayloads, tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy of the contents as they are now, on the host."""
-    source = host.read(tensor)
+    source = payloads.read(tensor)
     return source.clone() if source.data_ptr() == tensor.data_ptr() else source
 
 
@@ -90,7 +90,7 @@ class Allreduces(GroupBase):
         if not overlap(found):
             return limited(self._general_allreduce(found, opts), opts)
         reduction = reduction_of(opts)
-        hosts = [HostSide() for _ in found]
+        hosts = [HostPayloads() for _ in found]
         factors = [factor_of(opts, tensor.dtype) for tensor in found]
         copies = [  # all, then begin
             scaled(_copied(host, tensor), factor)
@@ -113,7 +113,7 @@ class Allreduces(GroupBase):
             return self._direct_allreduce(found[0], reduction, opts, awaited)
         works = [
             self._allreduce(tensor, reduction, awaited=awaited)
-            if is_plain(tensor) or not isinstance(self._payloads(tensor, combines=True), HostSide)
+            if is_plain(tensor) or not isinstance(self._payloads(tensor, combines=True), HostPayloads)
             else self._in_pieces(tensor, lambda piece: self._allreduce(piece, reduction, awaited=awaited))
             for tensor in found
         ]
@@ -171,7 +171,7 @@ class Allreduces(GroupBase):
             assert wire.direct is not None  # it made the call
             operation = wire.direct.rest(tensor, reduction)
             wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
-            work = self._submit(HostSide(), operation, [tensor], awaited=True)
+            work = self._submit(HostPayloads(), operation, [tensor], awaited=True)
         quick: Any = self._quick
         quick.claimed()
         return work
@@ -208,34 +208,34 @@ class Allreduces(GroupBase):
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False
     ) -> DistrainWork:
         # The bucket of DDP lies where it is wanted: what makes copies is made only where there are any.
-        host = None if is_plain(tensor) else self._payloads(tensor, combines=True)
-        buffer = FlatBuffer(tensor) if host is None else host.buffer(host.update(tensor))
+        payloads = None if is_plain(tensor) else self._payloads(tensor, combines=True)
+        buffer = FlatBuffer(tensor) if payloads is None else payloads.buffer(payloads.update(tensor))
         buffer.check(reduction)  # before it counts
-        kind = "allreduce" if host is None else host.kind("allreduce")
+        kind = "allreduce" if payloads is None else payloads.kind("allreduce")
         call = call or self._wire.number(kind, tensor.numel(), tensor.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, call=call)
-        return self._submit(host, operation, [tensor], awaited=awaited)
+        return self._submit(payloads, operation, [tensor], awaited=awaited)
 
     def _allreduce_copy(
-        self, host: HostSide, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction
+        self, payloads: HostPayloads, tensor: torch.Tensor, copy: torch.Tensor, reduction: Reduction
     ) -> DistrainWork:
         """Do the same with a copy of what the tensor held before."""
-        result, buffer = host.write(tensor), FlatBuffer(copy)
+        result, buffer = payloads.write(tensor), FlatBuffer(copy)
         buffer.check(reduction)
         call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, call=call)
-        return self._submit(host, operation, [tensor], after=lambda: result.copy_(copy))
+        return self._submit(payloads, operation, [tensor], after=lambda: result.copy_(copy))
 
     def narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
         """Sum float32 over all ranks, in place, with 16 bits on the wire; see `messages/narrow.py`."""
         return self._in_pieces(tensor, lambda piece: self._narrow_allreduce(piece, wire_dtype))
 
     def _narrow_allreduce(self, tensor: torch.Tensor, wire_dtype: torch.dtype) -> DistrainWork:
-        host = HostSide()
-        buffer = FlatBuffer(host.update(tensor))
+        payloads = HostPayloads()
+        buffer = FlatBuffer(payloads.update(tensor))
         call = self._wire.number("allreduce", buffer.count, wire_dtype, Reduction.SUM)
         operation = self._wire.reduction(buffer, Reduction.SUM, wire_dtype=wire_dtype, call=call)
-        return self._submit(host, operation, [tensor])
+        return self._submit(payloads, operation, [tensor])
 
     def mpi_allreduce(self, tensor: torch.Tensor) -> DistrainWork:
         """Sum over all ranks, in place, by the MPI library's own algorithm; in a callback by distrain's.
@@ -247,14 +247,14 @@ class Allreduces(GroupBase):
             raise CallError("allreduce by MPI", f"MPI has no {tensor.dtype}", "use comm.sync=distrain")
         if self._wire.callback() is not None:  # MPI's own collectives know order alone
             return self._allreduce(tensor, Reduction.SUM)
-        host, comm = HostSide(), self._wire.comm
-        data = host.update(tensor).reshape(-1).numpy()
+        payloads, comm = HostPayloads(), self._wire.comm
+        data = payloads.update(tensor).reshape(-1).numpy()
         operation = MpiOperation(
             "allreduce", comm, lambda: [comm.Iallreduce(MPI.IN_PLACE, data, MPI.SUM)], data.nbytes
         )
         call = self._wire.number("allreduce", tensor.numel(), tensor.dtype, Reduction.SUM)
         self._wire.sign(operation, call)
-        return self._submit(host, operation, [tensor])
+        return self._submit(payloads, operation, [tensor])
 
     def _sparse_allreduce(self, tensor: torch.Tensor, reduction: Reduction) -> DistrainWork:
         gather: Callable[[Any, Any], Any] = self.allgather  # which `Reductions` has

@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
 from distrain.comm.backend import BACKEND
-from distrain.comm.device.by_host import HostSide
-from distrain.comm.device.by_pointers import Payloads, side_for
-from distrain.comm.messages.exchange import Message
+from distrain.comm.device.by_host import HostPayloads
+from distrain.comm.device.by_pointers import Payloads, payloads_for
+from distrain.comm.messages.plain import Message
 from distrain.comm.operation import Operation
 from distrain.comm.wire import Wire
 from distrain.comm.work import DistrainWork
@@ -158,11 +158,11 @@ class GroupBase(dist.ProcessGroup):
             tensors: all of them.
             combines: they are summed, not only moved.
         """
-        return side_for(tensors, combines) if self._wire.pointers else HostSide()
+        return payloads_for(tensors, combines) if self._wire.pointers else HostPayloads()
 
     def _submit(
         self,
-        host: Payloads | None,
+        payloads: Payloads | None,
         operation: Operation,
         tensors: Sequence[torch.Tensor],
         before: Callable[[], Any] | None = None,
@@ -173,17 +173,17 @@ class GroupBase(dist.ProcessGroup):
         """Hand an operation to the engine.
 
         Args:
-            host: where the bytes are; says when they are there, and takes the results back. None: they are
-                where they belong, and nothing is done before or after.
+            payloads: where the bytes are; says when they are there, and takes the results back. None: they
+                are where they belong, and nothing is done before or after.
             operation: what to do.
             tensors: the results.
-            before: fills the operation's memory from the host side, just before the start.
+            before: fills the operation's memory from the payloads, just before the start.
             after: the reverse, at the end.
             awaited: torch waits for it next.
-            ready: says when it may start, in place of `host`.
+            ready: says when it may start, in place of `payloads`.
         """
-        if host is not None:
-            host.attach(operation, before, after)
+        if payloads is not None:
+            payloads.attach(operation, before, after)
         if ready is not None:
             operation.is_ready = ready  # type: ignore[method-assign]
         engine = self._wire.engine
@@ -247,7 +247,7 @@ class GroupBase(dist.ProcessGroup):
 
     def _messages(
         self,
-        host: Payloads,
+        payloads: Payloads,
         kind: str,
         leaving: dict[int, torch.Tensor],
         arriving: dict[int, torch.Tensor],
@@ -260,9 +260,9 @@ class GroupBase(dist.ProcessGroup):
         `count` and `root` are what all ranks must agree on; -1: nothing.
         """
         me = self.rank()
-        sends = [Message(rank, host.bytes(t)) for rank, t in leaving.items() if rank != me]
-        receives = [Message(rank, host.bytes(t)) for rank, t in arriving.items() if rank != me]
-        operation = host.messages(kind, self._wire.comm, self._wire.take_tags(1), sends, receives)
+        sends = [Message(rank, payloads.bytes(t)) for rank, t in leaving.items() if rank != me]
+        receives = [Message(rank, payloads.bytes(t)) for rank, t in arriving.items() if rank != me]
+        operation = payloads.messages(kind, self._wire.comm, self._wire.take_tags(1), sends, receives)
         some = next(iter((*leaving.values(), *arriving.values())), None)
         self._wire.sign(
             operation, self._wire.number(kind, count, None if some is None else some.dtype, root=root)
@@ -272,4 +272,4 @@ class GroupBase(dist.ProcessGroup):
             if me in arriving:
                 arriving[me].copy_(leaving[me].view(arriving[me].shape))
 
-        return self._submit(host, operation, results, before)
+        return self._submit(payloads, operation, results, before)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from mpi4py import MPI
 
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.comm.supervision.members import Members
 from distrain.errors import CommError
 

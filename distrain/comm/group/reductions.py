@@ -37,22 +37,26 @@ class Reductions(Allreduces):
     def reduce(self, tensors: Any, opts: Any) -> DistrainWork:
         """Combine over all ranks; only the root's tensor changes."""
         tensor = only(tensors)
-        host = self._payloads(tensor, combines=True)
+        payloads = self._payloads(tensor, combines=True)
         self._check_rank("reduce", opts.rootRank)
-        source = host.read(tensor)
-        scratch = host.empty(source.numel(), source.dtype).view(source.shape)
-        result = host.write(tensor) if self.rank() == opts.rootRank else None
+        source = payloads.read(tensor)
+        scratch = payloads.empty(source.numel(), source.dtype).view(source.shape)
+        result = payloads.write(tensor) if self.rank() == opts.rootRank else None
         reduction, factor = reduction_of(opts), factor_of(opts, source.dtype)
-        buffer = host.buffer(scratch)
+        buffer = payloads.buffer(scratch)
         buffer.check(reduction)
-        call = self._wire.number(host.kind("reduce"), source.numel(), source.dtype, reduction, opts.rootRank)
+        call = self._wire.number(
+            payloads.kind("reduce"), source.numel(), source.dtype, reduction, opts.rootRank
+        )
         operation = self._wire.reduction(buffer, reduction, kind="reduce", call=call)
 
         def after() -> None:
             if result is not None:
                 result.copy_(scratch)
 
-        work = self._submit(host, operation, [tensor], lambda: scaled(scratch.copy_(source), factor), after)
+        work = self._submit(
+            payloads, operation, [tensor], lambda: scaled(scratch.copy_(source), factor), after
+        )
         return limited(work, opts)
 
     @forms.takes(forms.REDUCE_SCATTER)
@@ -88,9 +92,9 @@ class Reductions(Allreduces):
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
 
     def _reduce_parts(self, inputs: Sequence[torch.Tensor], output: torch.Tensor, opts: Any) -> DistrainWork:
-        host = self._payloads(output, *inputs, combines=True)
-        sources, result = [host.read(part) for part in inputs], host.write(output)
-        scratch = host.empty(sum(source.numel() for source in sources), output.dtype)
+        payloads = self._payloads(output, *inputs, combines=True)
+        sources, result = [payloads.read(part) for part in inputs], payloads.write(output)
+        scratch = payloads.empty(sum(source.numel() for source in sources), output.dtype)
         sizes = [source.numel() for source in sources] if len(sources) == self.size() else None
         even = sizes is None or len(set(sizes)) == 1
         # A Schedule's parts are equal; of unequal ones everybody gets the whole.
@@ -100,16 +104,16 @@ class Reductions(Allreduces):
             first = sum(sizes[: self.rank()])
         mine = scratch[first : first + output.numel()]
         reduction, factor = reduction_of(opts), factor_of(opts, output.dtype)
-        buffer = host.buffer(scratch)
+        buffer = payloads.buffer(scratch)
         buffer.check(reduction)
-        call = self._wire.number(host.kind("reduce_scatter"), scratch.numel(), scratch.dtype, reduction)
+        call = self._wire.number(payloads.kind("reduce_scatter"), scratch.numel(), scratch.dtype, reduction)
         operation = self._wire.reduction(buffer, reduction, collective, kind="reduce_scatter", call=call)
 
         def before() -> None:
             pack(sources, scratch)
             scaled(scratch, factor)
 
-        work = self._submit(host, operation, [output], before, lambda: unpack(mine, [result]))
+        work = self._submit(payloads, operation, [output], before, lambda: unpack(mine, [result]))
         return limited(work, opts)
 
     @forms.takes(forms.ALL_GATHER)
@@ -122,18 +126,18 @@ class Reductions(Allreduces):
         self._check_alike("all_gather", source, parts[self.rank()])
         if len({part.numel() for part in parts}) > 1:
             return limited(self._uneven_allgather(parts, source), opts)
-        host = self._payloads(source, *parts)
-        own, results = host.read(source), [host.write(part) for part in parts]
-        whole = host.empty(source.numel() * self.size(), source.dtype)
-        work = self._gather_parts(host, own, whole, parts, lambda: unpack(whole, results))
+        payloads = self._payloads(source, *parts)
+        own, results = payloads.read(source), [payloads.write(part) for part in parts]
+        whole = payloads.empty(source.numel() * self.size(), source.dtype)
+        work = self._gather_parts(payloads, own, whole, parts, lambda: unpack(whole, results))
         return limited(work, opts)
 
     def _uneven_allgather(self, parts: Sequence[torch.Tensor], source: torch.Tensor) -> DistrainWork:
-        host = self._payloads(source, *parts)
-        own = host.read(source)
+        payloads = self._payloads(source, *parts)
+        own = payloads.read(source)
         leaving = dict.fromkeys(range(self.size()), own)
-        arriving = {rank: host.write(part) for rank, part in enumerate(parts)}
-        return self._messages(host, "all_gather", leaving, arriving, parts)
+        arriving = {rank: payloads.write(part) for rank, part in enumerate(parts)}
+        return self._messages(payloads, "all_gather", leaving, arriving, parts)
 
     @forms.takes(forms.ALL_GATHER_SINGLE)
     def all_gather_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any) -> DistrainWork:
@@ -145,9 +149,9 @@ class Reductions(Allreduces):
             opts: torch's options.
         """
         self._check_multiple("all_gather", output, input)
-        host = self._payloads(output, input)
-        own, whole = host.read(input), host.write(output)
-        return limited(self._gather_parts(host, own, whole, [output]), opts)
+        payloads = self._payloads(output, input)
+        own, whole = payloads.read(input), payloads.write(output)
+        return limited(self._gather_parts(payloads, own, whole, [output]), opts)
 
     _allgather_base = all_gather_single
 
@@ -168,7 +172,7 @@ class Reductions(Allreduces):
 
     def _gather_parts(
         self,
-        host: Payloads,
+        payloads: Payloads,
         own: torch.Tensor,
         whole: torch.Tensor,
         results: Sequence[torch.Tensor],
@@ -177,8 +181,8 @@ class Reductions(Allreduces):
         data = byte_tensor(whole)
         mine = byte_tensor(own)
         place = data[self.rank() * mine.numel() : (self.rank() + 1) * mine.numel()]
-        call = self._wire.number(host.kind("all_gather"), own.numel(), own.dtype)
+        call = self._wire.number(payloads.kind("all_gather"), own.numel(), own.dtype)
         operation = self._wire.reduction(
-            host.buffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather", call=call
+            payloads.buffer(data), Reduction.BOR, Collective.ALL_GATHER, kind="all_gather", call=call
         )
-        return self._submit(host, operation, results, lambda: place.copy_(mine), after)
+        return self._submit(payloads, operation, results, lambda: place.copy_(mine), after)

@@ -7,18 +7,17 @@ and sent on without the GIL, which the main thread may hold for milliseconds.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from mpi4py import MPI
 
 from distrain.comm import native
-from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.messages.context import MessageContext
 from distrain.comm.messages.plan import Plan
-from distrain.comm.messages.program import COMPLETE, ERROR, MOVED, Program, Run, library
+from distrain.comm.messages.tables import COMPLETE, ERROR, MOVED, PlanTables, Run, library
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.comm.process.rest import LONGEST_SECONDS, SPIN_SECONDS
 
 # After so long the engine looks around: at notes of other ranks, mostly. New work ends the call at once.
@@ -38,9 +37,9 @@ class CompiledOperation(Operation):
 
     Args:
         plan: what this rank does, from `make_plan`.
-        program: the same for the C side.
+        tables: the same for the C side.
         codes: type and reduction for the C side, from `native.codes`.
-        buffer, reduction, comm, first_tag, pool, kind: see `executor.ScheduleOperation`.
+        buffer, reduction, context: see `executor.ScheduleOperation`.
         begun: its state and staging area, if a call of C has begun it and keeps them; it is not started then.
 
     Attributes:
@@ -53,30 +52,27 @@ class CompiledOperation(Operation):
     def __init__(
         self,
         plan: Plan,
-        program: Program,
+        tables: PlanTables,
         codes: tuple[int, int, int],
         buffer: FlatBuffer,
         reduction: Reduction,
-        comm: MPI.Intracomm,
-        first_tag: int,
-        pool: StagingPool,
-        kind: str = "allreduce",
+        context: MessageContext,
         begun: tuple[Run, np.ndarray] | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind = context.kind
         self.size_bytes = buffer.count * buffer.itemsize
         self.algorithm = plan.title
-        self.queue = comm.handle
-        self._plan, self._program, self._codes = plan, program, codes
-        self._buffer, self._comm, self._pool = buffer, comm, pool
-        self._first_tag = first_tag
+        self.queue = context.comm.handle
+        self._plan, self._tables, self._codes = plan, tables, codes
+        self._buffer, self._comm, self._pool = buffer, context.comm, context.pool
+        self._first_tag = context.first_tag
         self._divide = reduction is Reduction.AVG
         self._is_lent = begun is not None
         self._run: Run | None = None if begun is None else begun[0]
         self._staging: np.ndarray | None = None if begun is None else begun[1]
         self._work = FIRST_NANOSECONDS
         c = library()
-        assert c is not None  # there is a Program
+        assert c is not None  # there is a PlanTables
         self._c = c
 
     @property
@@ -88,15 +84,15 @@ class CompiledOperation(Operation):
         """Begin the first step of every lane."""
         if self._is_lent:
             return
-        self._run = self._program.take()
-        self._staging = self._pool.take(self._program.staging_bytes)
+        self._run = self._tables.take()
+        self._staging = self._pool.take(self._tables.staging_bytes)
         type_code, numbers, op = self._codes
         self._check(
             self._c.begin(
                 self._run.handle,
                 self._buffer.address,
                 self._staging.ctypes.data,
-                self._program.room_bytes,
+                self._tables.room_bytes,
                 self._comm.handle,
                 self._first_tag,
                 self._buffer.itemsize,
@@ -126,7 +122,7 @@ class CompiledOperation(Operation):
             return False
         if not self._is_lent:
             self._pool.give(self._staging)
-            self._program.give(self._run)
+            self._tables.give(self._run)
         if self._divide:
             native.divide(self._buffer, self._comm.Get_size())
         return True
@@ -145,7 +141,7 @@ class CompiledOperation(Operation):
         for color, index in pairs[:count].tolist():
             before = sum(len(steps) for steps in self._plan.colors[:color])
             step = self._plan.colors[color][index - before]
-            peers = {move.peer for move in step.receives + step.sends}
+            peers = {message.peer for message in step.receives + step.sends}
             lines.setdefault(f"color {color} step {step.number}", set()).update(peers)
         return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))
 
@@ -160,9 +156,3 @@ def advance_all(drivers: Sequence[int], news: ctypes.c_int) -> list[bool]:
     handles = (ctypes.c_void_p * len(drivers))(*drivers)
     c.advance(handles, len(drivers), WORK_NANOSECONDS, 1, news, SPIN, LONGEST)
     return [bool(c.is_over(driver)) for driver in drivers]
-
-
-@functools.cache
-def codes_of(dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
-    """Return type and reduction for the C side; None: it cannot combine these."""
-    return native.codes(dtype, reduction)

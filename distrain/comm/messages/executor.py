@@ -23,12 +23,13 @@ import time
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from distrain import timeline
-from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
-from distrain.comm.messages.plan import Move, Plan, PlannedStep
+from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.messages.context import MessageContext
+from distrain.comm.messages.plan import Plan, PlannedMessage, PlannedStep
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.schedule.ir import Op
 
 Arrival = tuple[Op, int, int, np.ndarray]  # what to do, first element, one past the last, staging area
@@ -70,32 +71,21 @@ class ScheduleOperation(Operation):
         plan: what this rank does, from `make_plan`.
         buffer: the payload; combined in place.
         reduction: how arriving elements are combined.
-        comm: communicator whose ranks the plan names.
-        first_tag: tags ``[first_tag, first_tag + plan.lanes)`` belong to this operation.
-        pool: staging areas of the engine thread.
+        context: where its messages travel.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        buffer: FlatBuffer,
-        reduction: Reduction,
-        comm: MPI.Intracomm,
-        first_tag: int,
-        pool: StagingPool,
-        kind: str = "allreduce",
-    ) -> None:
-        self.kind = kind
+    def __init__(self, plan: Plan, buffer: FlatBuffer, reduction: Reduction, context: MessageContext) -> None:
+        self.kind = context.kind
         self.size_bytes = buffer.count * buffer.itemsize
         self.algorithm = plan.title
-        self.queue = comm.handle
-        self._plan, self._buffer, self._comm, self._pool = plan, buffer, comm, pool
+        self.queue = context.comm.handle
+        self._plan, self._buffer, self._comm, self._pool = plan, buffer, context.comm, context.pool
         self._reduce = buffer.reducer(reduction)
         self._divide = reduction is Reduction.AVG
         self._requests: list[MPI.Request] = []
         self._owners: list[tuple[Lane, int]] = []  # the lane and step of each request
         self._lanes = [
-            Lane(color, slot, first_tag + color * plan.window + slot)
+            Lane(color, slot, context.first_tag + color * plan.window + slot)
             for color in range(len(plan.colors))
             for slot in range(plan.window)
             if plan.colors[color]
@@ -180,13 +170,13 @@ class ScheduleOperation(Operation):
         else:
             lane.open, lane.arrivals = lane.open_early, lane.early_arrivals
         lane.open_early, lane.early_arrivals = 0, None
-        for move in step.sends:
-            start, stop = move.segment(lane.segment, self._plan.segments)
+        for message in step.sends:
+            start, stop = message.segment(lane.segment, self._plan.segments)
             if stop > start:
                 view = self._outgoing(lane, start, stop)
                 # A persistent send, not Isend: Open MPI's Isend asks twice which network card is next,
                 # so that on two cards all short messages leave by the same one (measured: half the speed).
-                request = self._comm.Send_init([view, MPI.BYTE], move.peer, lane.tag)
+                request = self._comm.Send_init([view, MPI.BYTE], message.peer, lane.tag)
                 request.Start()
                 self._track(request, lane, lane.step)
                 lane.open += 1
@@ -204,19 +194,19 @@ class ScheduleOperation(Operation):
 
     def _post_receives(self, lane: Lane, step: PlannedStep, number: int) -> tuple[int, list[Arrival]]:
         posted, arrivals = 0, []
-        for move in step.receives:
-            start, stop = move.segment(lane.segment, self._plan.segments)
+        for message in step.receives:
+            start, stop = message.segment(lane.segment, self._plan.segments)
             if stop == start:
                 continue  # the sender knows too that there is nothing to send
-            assert move.op is not None  # a receive
-            if move.op is Op.REDUCE or self._stages_copies:
+            assert message.op is not None  # a receive
+            if message.op is Op.REDUCE or self._stages_copies:
                 size_bytes = (stop - start) * self._wire_itemsize
                 area = self._pool.take(size_bytes)
-                arrivals.append((move.op, start, stop, area))
+                arrivals.append((message.op, start, stop, area))
                 view = self._landing(area, size_bytes)
             else:
                 view = self._buffer.window(start, stop)
-            self._track(self._comm.Irecv([view, MPI.BYTE], move.peer, lane.tag), lane, number)
+            self._track(self._comm.Irecv([view, MPI.BYTE], message.peer, lane.tag), lane, number)
             posted += 1
         return posted, arrivals
 
@@ -250,6 +240,6 @@ class ScheduleOperation(Operation):
         lines: dict[str, set[int]] = {}
         for lane, index in self._owners:
             step = self._plan.colors[lane.color][index]
-            moves: tuple[Move, ...] = step.receives + step.sends
-            lines.setdefault(f"color {lane.color} step {step.number}", set()).update(m.peer for m in moves)
+            messages: tuple[PlannedMessage, ...] = step.receives + step.sends
+            lines.setdefault(f"color {lane.color} step {step.number}", set()).update(m.peer for m in messages)
         return "; ".join(f"{where}: ranks {sorted(peers)}" for where, peers in sorted(lines.items()))

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mpi4py import MPI
 
-from distrain.comm.buffers import FlatBuffer, Reduction, StagingPool
+from distrain.comm.buffers import FlatBuffer, Reduction
+from distrain.comm.messages.context import MessageContext
 from distrain.comm.messages.executor import Lane, ScheduleOperation
 from distrain.comm.messages.plan import Plan
 from distrain.errors import UsageError
@@ -28,7 +28,7 @@ class NarrowOperation(ScheduleOperation):
 
     Args:
         wire_dtype: torch.float16 or torch.bfloat16.
-        plan, buffer, reduction, comm, first_tag, pool, kind: see `ScheduleOperation`.
+        plan, buffer, reduction, context: see `ScheduleOperation`.
 
     Raises:
         UsageError: the payload is not float32, or the reduction is neither SUM nor AVG.
@@ -42,10 +42,7 @@ class NarrowOperation(ScheduleOperation):
         plan: Plan,
         buffer: FlatBuffer,
         reduction: Reduction,
-        comm: MPI.Intracomm,
-        first_tag: int,
-        pool: StagingPool,
-        kind: str = "allreduce",
+        context: MessageContext,
     ) -> None:
         if buffer.dtype is not torch.float32 or reduction not in (Reduction.SUM, Reduction.AVG):
             raise UsageError(
@@ -53,7 +50,7 @@ class NarrowOperation(ScheduleOperation):
                 f"{reduction.value} of {buffer.dtype} cannot travel as {wire_dtype}",
                 "use it for sums and averages of float32 only",
             )
-        super().__init__(plan, buffer, reduction, comm, first_tag, pool, kind)
+        super().__init__(plan, buffer, reduction, context)
         self.algorithm = f"{plan.title} in {str(wire_dtype).removeprefix('torch.')}"
         self._wire_dtype = wire_dtype
 
@@ -77,9 +74,9 @@ class NarrowOperation(ScheduleOperation):
     def _end(self) -> bool:
         """Round what the last step has added, which no rank sends on."""
         for steps in self._plan.colors:
-            for move in steps[-1].receives if steps else ():
-                if move.op is Op.REDUCE:
-                    last = self._buffer.tensor[move.start : move.stop]
+            for message in steps[-1].receives if steps else ():
+                if message.op is Op.REDUCE:
+                    last = self._buffer.tensor[message.start : message.stop]
                     last.copy_(last.to(self._wire_dtype))
         return super()._end()
 

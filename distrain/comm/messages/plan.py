@@ -5,13 +5,14 @@ Nothing here depends on the data, so the plan of a gradient bucket is made once 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distrain.schedule.ir import Op, Program, Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class PlannedMessage:
     """One message of a step: elements ``[start, stop)``, of all segments together.
 
     They are a slot, or several neighbouring ones.
@@ -40,8 +41,8 @@ class PlannedStep:
     """
 
     number: int
-    receives: tuple[Move, ...]
-    sends: tuple[Move, ...]
+    receives: tuple[PlannedMessage, ...]
+    sends: tuple[PlannedMessage, ...]
     early: bool
 
 
@@ -74,38 +75,37 @@ class Plan:
         return len(self.colors) * self.window
 
 
-def _overlap(a: Move, b: Move) -> bool:
+def _overlap(a: PlannedMessage, b: PlannedMessage) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 
-def _early(step: tuple[tuple[Move, ...], tuple[Move, ...]], before: tuple[Move, ...]) -> bool:
+def _early(receives: Sequence[PlannedMessage], before: Sequence[PlannedMessage]) -> bool:
     """A copy may land early only where the running step neither reads nor writes.
 
     What reduces lands in a staging area first and so may always come early.
     """
-    receives = step[0]
-    return not any(r.op is Op.COPY and _overlap(r, move) for r in receives for move in before)
+    return not any(r.op is Op.COPY and _overlap(r, message) for r in receives for message in before)
 
 
-def _merged(moves: list[Move], most: int) -> list[Move]:
+def _merged(messages: list[PlannedMessage], most: int) -> list[PlannedMessage]:
     """Join neighbouring slots that travel between the same two ranks into messages of `most` elements.
 
     Sender and receiver list the slots between them in the same order, so both cut them alike.
     """
-    by_peer: dict[int, list[Move]] = {}
-    for move in moves:
-        row = by_peer.setdefault(move.peer, [])
+    by_peer: dict[int, list[PlannedMessage]] = {}
+    for message in messages:
+        row = by_peer.setdefault(message.peer, [])
         last = row[-1] if row else None
         if (
             last is not None
-            and last.stop == move.start
-            and last.op is move.op
-            and move.stop - last.start <= most
+            and last.stop == message.start
+            and last.op is message.op
+            and message.stop - last.start <= most
         ):
-            row[-1] = Move(move.peer, move.op, last.start, move.stop)
+            row[-1] = PlannedMessage(message.peer, message.op, last.start, message.stop)
         else:
-            row.append(move)
-    return [move for row in by_peer.values() for move in row]
+            row.append(message)
+    return [message for row in by_peer.values() for message in row]
 
 
 def _mergeable(schedule: Schedule, color: int) -> frozenset[int]:
@@ -124,18 +124,18 @@ def _steps(
     """Plan the steps of one color; with `most` > 0 slots are joined up to so many elements."""
     planned: list[PlannedStep] = []
     mergeable = _mergeable(schedule, color) if most else frozenset()
-    before: tuple[Move, ...] = ()
+    before: tuple[PlannedMessage, ...] = ()
     for instructions in program.colors[color]:
-        receives: list[Move] = []
-        sends: list[Move] = []
+        receives: list[PlannedMessage] = []
+        sends: list[PlannedMessage] = []
         for instruction in instructions:
             span = schedule.span(color, instruction.chunk, count)
-            move = Move(instruction.peer, instruction.op, span.start, span.stop)
-            (sends if instruction.is_send else receives).append(move)
+            message = PlannedMessage(instruction.peer, instruction.op, span.start, span.stop)
+            (sends if instruction.is_send else receives).append(message)
         if instructions[0].step in mergeable:
             receives, sends = _merged(receives, most), _merged(sends, most)
         step = (tuple(receives), tuple(sends))
-        planned.append(PlannedStep(instructions[0].step, *step, early=_early(step, before)))
+        planned.append(PlannedStep(instructions[0].step, *step, early=_early(receives, before)))
         before = step[0] + step[1]
     return tuple(planned)
 

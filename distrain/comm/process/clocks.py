@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    from distrain.comm.process.mpi import MPI
 
 ROUNDS = 16
 

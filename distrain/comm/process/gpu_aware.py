@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from mpi4py import MPI
+
+from distrain.comm.process.mpi import MPI
 
 Kind = Literal["cuda", "rocm"]
 

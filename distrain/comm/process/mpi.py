@@ -1,7 +1,7 @@
 """Start of MPI, and what it says about this process: its rank, its host, its neighbours.
 
-The import of `mpi4py.MPI` initialises MPI, so this module decides with which thread level. It must come
-before all others that import mpi4py: `runtime.py` imports it first of all.
+The import of `mpi4py.MPI` initialises MPI, so this module decides with which thread level. The others of
+`comm` take `MPI` from here, so that whichever of them is imported first starts it in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import cast
 
 import mpi4py
 
-from distrain.comm.process.event_sets import mpi_event_sets
+import distrain.comm.process.event_sets  # noqa: F401  (it looks at what is open before MPI starts)
 from distrain.comm.process.preflight import (
     check_is_rank,
     check_world_size,
@@ -31,7 +31,7 @@ if "mpi4py.MPI" not in sys.modules and "MPI4PY_RC_THREAD_LEVEL" not in os.enviro
 if parent_rank(os.environ, os.getpid()) is not None:
     mpi4py.rc.initialize = False  # a child of a rank may import what it likes; see `initialize`
 
-from mpi4py import MPI
+from mpi4py import MPI as MPI  # for the others
 
 _LEVELS = {
     MPI.THREAD_SINGLE: "single",
@@ -76,11 +76,6 @@ def initialize() -> MPI.Intracomm:
     check_world_size(MPI.COMM_WORLD.Get_size(), os.environ, library())
     note_rank(os.environ, os.getpid())
     return MPI.COMM_WORLD
-
-
-def event_sets() -> frozenset[int]:
-    """Return the epoll sets that came with the start of MPI; see `rest.py`."""
-    return mpi_event_sets()
 
 
 def node_comm(comm: MPI.Intracomm) -> MPI.Intracomm:

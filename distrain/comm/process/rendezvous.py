@@ -6,8 +6,9 @@ import socket
 from datetime import timedelta
 
 import torch.distributed as dist
-from mpi4py import MPI
 
+from distrain.comm.process.mpi import MPI
+from distrain.comm.process.network import named_interfaces
 from distrain.errors import LaunchError
 from distrain.world import World
 
@@ -27,23 +28,6 @@ def addresses() -> list[str]:
     found += named_interfaces().values()
     outside = [address for address in dict.fromkeys(found) if not address.startswith("127.")]
     return [*outside, *dict.fromkeys(names)]
-
-
-def named_interfaces() -> dict[str, str]:
-    """Return the network interfaces of this host that have an IPv4 address, without loopback (Linux)."""
-    import fcntl
-    import struct
-
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name[:15].encode())
-            try:
-                answer = fcntl.ioctl(probe.fileno(), 0x8915, request)  # SIOCGIFADDR
-            except OSError:
-                continue  # an interface without an IPv4 address
-            found[name] = socket.inet_ntoa(answer[20:24])
-    return {name: address for name, address in found.items() if not address.startswith("127.")}
 
 
 def first_reachable(candidates: list[str], port: int) -> str:

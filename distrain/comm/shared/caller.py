@@ -27,7 +27,7 @@ REDUCTIONS = (
 _UNKNOWN = 255  # of csrc/caller.c
 # A caller goes on by itself until nothing has moved for so long; the engine reports stalls and never gives up
 # too early.
-PATIENCE_SECONDS = 2e-3
+CALLER_PATIENCE_SECONDS = 2e-3
 # Of longer payloads the way through the engine is no part worth speaking of.
 LONGEST_BYTES = 128 << 20
 
@@ -106,7 +106,7 @@ def make_caller(channel: Channel) -> Any:
         ranks=channel.ranks,
         spins=channel.spins,
         yields=YIELDS,
-        patience_seconds=PATIENCE_SECONDS,
+        patience_seconds=CALLER_PATIENCE_SECONDS,
         limit=LONGEST_BYTES,
         kinds=(torch.Tensor, torch.nn.Parameter),
         rows=rows(),

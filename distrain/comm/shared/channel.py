@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from mpi4py import MPI
 
 from distrain import node_memory
 from distrain.comm import native
 from distrain.comm.buffers import Reduction
+from distrain.comm.process.mpi import MPI
 from distrain.errors import CommError
 from distrain.schedule.ir import Collective
 
@@ -67,26 +67,19 @@ class Channel:
             raise MemoryError("no memory for an exchange in memory")
         self.address: int = self._handle
         self.whole_bytes: int = self._library.whole_bytes(ranks)
-        self._codes: dict[tuple[torch.dtype, Reduction], tuple[int, int, int] | None] = {}
         self._payload: torch.Tensor | None = None
         self.name: Callable[[int], str] = "rank {} of the group".format
 
     def supports(self, dtype: torch.dtype, reduction: Reduction) -> bool:
         """Return whether this type can be combined so; the same on all ranks."""
-        return self._codes_of(dtype, reduction) is not None
-
-    def _codes_of(self, dtype: torch.dtype, reduction: Reduction) -> tuple[int, int, int] | None:
-        key = (dtype, reduction)
-        if key not in self._codes:
-            self._codes[key] = native.codes(dtype, reduction)
-        return self._codes[key]
+        return native.codes(dtype, reduction) is not None
 
     def begin(self, payload: torch.Tensor, reduction: Reduction, collective: Collective) -> int:
         """Start a collective on a contiguous CPU tensor, in place; return as `advance` does.
 
         The one before must be complete, and `supports` must have said yes.
         """
-        codes = self._codes_of(payload.dtype, reduction)
+        codes = native.codes(payload.dtype, reduction)
         assert codes is not None, f"{payload.dtype} and {reduction} were not asked for"
         self._payload = payload  # its memory is in use until COMPLETE
         divides = reduction is Reduction.AVG and payload.dtype is not torch.bool

@@ -22,7 +22,7 @@ from distrain.comm.callbacks import Cause
 from distrain.comm.engine.engine import Engine
 from distrain.comm.future import CollectiveFuture
 from distrain.comm.operation import Operation
-from distrain.comm.shared.caller import PATIENCE_SECONDS, make_caller
+from distrain.comm.shared.caller import CALLER_PATIENCE_SECONDS, make_caller
 from distrain.comm.shared.channel import COMPLETE, YIELDS, Channel
 from distrain.comm.shared.operation import SharedOperation
 from distrain.comm.work import DistrainWork
@@ -179,9 +179,9 @@ class DirectWork(dist.Work):
             return True
         begin = time.perf_counter()
         with self._owner.lock:
-            complete = self.look(PATIENCE_SECONDS)
+            complete = self.look(CALLER_PATIENCE_SECONDS)
             handed = self._handed if complete else self.hand_over()
-        self._owner.engine.blocked(time.perf_counter() - begin)
+        self._owner.engine.exposed.blocked(time.perf_counter() - begin)
         return True if handed is None else handed.wait(timeout)
 
     def synchronize(self) -> None:

@@ -68,7 +68,7 @@ def end_job(code: int) -> NoReturn:
         timeline.stop()
     # This watchdog is a plain C thread: it fires even if MPI_Abort hangs with the GIL held.
     faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True, file=_STDERR_FD)
-    from mpi4py import MPI
+    from distrain.comm.process.mpi import MPI
 
     if MPI.Is_initialized() and not MPI.Is_finalized():
         MPI.COMM_WORLD.Abort(code)

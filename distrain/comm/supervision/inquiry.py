@@ -18,9 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mpi4py import MPI
-
-from distrain.comm.process.rendezvous import named_interfaces
+from distrain.comm.process.mpi import MPI
+from distrain.comm.process.network import named_interfaces
 from distrain.comm.supervision.board import board
 from distrain.world import World
 

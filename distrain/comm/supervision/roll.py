@@ -13,8 +13,8 @@ import struct
 import time
 
 import numpy as np
-from mpi4py import MPI
 
+from distrain.comm.process.mpi import MPI
 from distrain.comm.supervision.board import board
 from distrain.comm.supervision.call import CALL_BYTES, Call
 from distrain.comm.supervision.members import Members

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mpi4py import MPI
 
-from distrain.comm.process.mpi import library
+from distrain.comm.process.mpi import MPI, library
 from distrain.errors import ConfigError
 
 POLL_SECONDS = 2e-4

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 from distrain.comm import api
-from distrain.comm.messages.exchange import Message, MessageOperation
+from distrain.comm.messages.plain import Message, MessageOperation
 from distrain.comm.operation import Priority
 from distrain.world import World
 

@@ -146,7 +146,7 @@ WAITS = {"wait": lambda future: future.wait(), "wait_all": lambda future: torch.
 def test_a_callback_that_waits_lets_another_run(
     group: dist.ProcessGroup, wait: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", threading.TIMEOUT_MAX)
+    monkeypatch.setattr(turns, "TURN_PATIENCE_SECONDS", threading.TIMEOUT_MAX)
     awaited: torch.futures.Future = torch.futures.Future()
     has_begun = threading.Event()
 

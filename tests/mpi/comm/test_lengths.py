@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distrain.comm import runtime
-from distrain.comm.messages.exchange import Message, MessageOperation
+from distrain.comm.messages.plain import Message, MessageOperation
 from distrain.errors import CommError
 from distrain.world import World
 

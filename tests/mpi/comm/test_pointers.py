@@ -19,7 +19,7 @@ from wire_cases import noise, same_bits, simulated
 from distrain.comm import runtime
 from distrain.comm.buffers import Reduction
 from distrain.comm.device import side
-from distrain.comm.device.by_pointers import NOT_COMBINED, DeviceSide, side_for
+from distrain.comm.device.by_pointers import NOT_COMBINED, DevicePayloads, payloads_for
 from distrain.comm.device.pointers import DeviceBuffer
 from distrain.comm.settings import CommSettings
 from distrain.comm.wire import Wire
@@ -233,7 +233,7 @@ def test_a_long_payload_is_one_operation(
     world: World, by_pointers: dist.ProcessGroup, fake_side: FakeSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Staged, it would travel in pieces. Rank r holds i (r + 1) at i."""
-    monkeypatch.setattr("distrain.comm.device.by_host.PIECE_BYTES", 4096)
+    monkeypatch.setattr("distrain.comm.device.by_host.STAGED_PIECE_BYTES", 4096)
     group: Any = by_pointers
     before = group._get_sequence_number_for_group()
     tensor = torch.arange(10_003.0).remainder(16) * (world.rank + 1)
@@ -257,9 +257,9 @@ def test_tensors_of_several_devices_go_by_the_host(
     here, there, host = torch.zeros(1), torch.zeros(1), torch.zeros(1)
     sides = {id(here): fake_side, id(there): FakeSide(), id(host): None}
     monkeypatch.setattr(side, "side_of", lambda tensor: sides[id(tensor)])
-    assert isinstance(side_for([here, here], combines=True), DeviceSide)
+    assert isinstance(payloads_for([here, here], combines=True), DevicePayloads)
     for mixed in ([here, there], [here, host], [host], []):
-        assert not isinstance(side_for(mixed, combines=False), DeviceSide)
+        assert not isinstance(payloads_for(mixed, combines=False), DevicePayloads)
 
 
 @pytest.mark.ranks(at_least=2)

@@ -68,7 +68,7 @@ def test_a_long_payload_travels_in_pieces(
     wire: torch.dtype | None,
 ) -> None:
     """Rank r holds i * (r + 1) at i: small integers, so that bfloat16 is exact too."""
-    monkeypatch.setattr(by_host, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(by_host, "STAGED_PIECE_BYTES", 4096)
     before = fake_side.fetched
     tensor = torch.arange(10_003).remainder(16).float() * (world.rank + 1)
     group = by_messages

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from distrain.bench.machines import bytes_per_second
-from distrain.bench.stats import TCP_GOODPUT, allreduce_line, wire_floor_seconds
+from distrain.bench.stats import allreduce_line, wire_floor_seconds
 from distrain.errors import UsageError
+from distrain.schedule.advice import TCP_GOODPUT
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distrain.bench import made_images
 from distrain.bench.exchange import hidden_line, leaving
-from distrain.bench.stats import TCP_GOODPUT, leaving_seconds
+from distrain.bench.stats import leaving_seconds
+from distrain.schedule.advice import TCP_GOODPUT
 from distrain.world import World
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from distrain.comm.engine import engine as engine_module
 from distrain.comm.engine.engine import Engine
-from distrain.comm.operation import Completion, Mark, Operation, Priority, when_all_done
+from distrain.comm.operation import Completion, Fence, Operation, Priority, when_all_done
 from distrain.errors import CommError
 
 LONG = 30.0
@@ -84,7 +84,7 @@ def test_a_caller_that_waits_for_all_there_is_does_the_work(engine: Engine) -> N
     ticker = Ticker([], "a", 5, nothing)
     assert engine.wait(engine.submit(ticker, awaited=True))
     assert ticker.threads == {threading.current_thread().name}
-    assert engine.is_idle
+    assert not engine.is_busy(ticker.queue)
 
 
 def test_what_others_submit_meanwhile_goes_on_and_outlives_the_guest(engine: Engine) -> None:
@@ -352,8 +352,8 @@ def test_idle_engine_uses_no_cpu(engine: Engine) -> None:
 
 def test_a_mark_is_reached_after_what_came_before_in_its_queue(engine: Engine) -> None:
     before, after = Gate([], "before", limit=2), Gate([], "after", limit=2)
-    completions = [engine.submit(before), engine.submit(Mark("q")), engine.submit(after)]
-    assert engine.wait(engine.submit(Mark("elsewhere")))
+    completions = [engine.submit(before), engine.submit(Fence("q")), engine.submit(after)]
+    assert engine.wait(engine.submit(Fence("elsewhere")))
     assert not completions[1].wait(0.05)
     before.open.set()
     assert completions[1].wait(LONG) and not completions[2].is_done

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrain.comm.choice import tuning
-from distrain.comm.choice.chooser import Chooser, count_rails, link_speed
+from distrain.comm.choice.chooser import Chooser
+from distrain.comm.process.network import count_rails, link_speed
 from distrain.comm.settings import CommSettings
 from distrain.errors import ConfigError
 from distrain.schedule.advice import Choice, Speeds, advise
@@ -106,6 +107,38 @@ def test_settings_stand_above_the_table_and_the_table_above_formulas() -> None:
     assert chosen(Collective.REDUCE_SCATTER, algorithm="multicolor_tree").algorithm == "multicolor_ring"
 
 
+@pytest.mark.parametrize("rails", [1, 2, 3])
+@pytest.mark.parametrize("size", [8, 1 << 16, 1 << 22, 1 << 28])
+@pytest.mark.parametrize("nodes", [(0, 1), tuple(range(8)), (0, 0, 1, 1), (0, 0, 1, 1, 2, 2)])
+def test_a_named_algorithm_has_the_colors_that_auto_would_give_it(
+    nodes: tuple[int, ...], size: int, rails: int
+) -> None:
+    auto = Chooser(CommSettings(), rails=rails).choose(nodes, ALLREDUCE, size)
+    named = Chooser(CommSettings(algorithm=auto.algorithm), rails=rails).choose(nodes, ALLREDUCE, size)
+    assert named == auto
+
+
+def test_colors_of_named_algorithms() -> None:
+    """8 ranks on 3 hosts with 2 rails each: a ring for each rail, four trees of ranks, three of hosts."""
+    nodes = (0, 0, 0, 1, 1, 1, 2, 2)
+
+    def colors(name: str, collective: Collective = ALLREDUCE) -> int:
+        return Chooser(CommSettings(algorithm=name), rails=2).choose(nodes, collective, 1 << 20).colors
+
+    assert {name: colors(name) for name in names()} == {
+        "ring": 1,
+        "multicolor_ring": 2,
+        "multicolor_tree": 4,
+        "halving_doubling": 1,
+        "recursive_doubling": 1,
+        "hierarchical": 2,
+        "hierarchical_halving": 1,
+        "hierarchical_tree": 3,
+        "hierarchical_doubling": 1,
+    }
+    assert colors("recursive_doubling", Collective.REDUCE_SCATTER) == 2  # by rings
+
+
 def test_who_decided_is_told() -> None:
     nodes = (0, 1, 2)
     tables = [table(tuning.key_of("m", nodes, 1), tuning.Pick(8, Choice("ring", 1), 1.0))]
@@ -115,7 +148,7 @@ def test_who_decided_is_told() -> None:
         .endswith("(tuned 2026-01-01T00:00:00+00:00)")
     )
     assert Chooser(CommSettings(), "m", 2, None, tables).describe(nodes, 8).endswith("(by formula)")
-    assert Chooser(CommSettings(algorithm="ring")).describe(nodes, 8) == "ring/2 64 KB (as set)"
+    assert Chooser(CommSettings(algorithm="ring")).describe(nodes, 8) == "ring/1 64 KB (as set)"
 
 
 def test_only_interfaces_that_lead_out_are_rails() -> None:

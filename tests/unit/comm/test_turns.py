@@ -46,7 +46,7 @@ def test_who_waits_lets_another_run_and_goes_on_behind_it() -> None:
 
 
 def test_who_waits_by_other_means_does_not_hold_up_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(turns, "TURN_PATIENCE_SECONDS", 0.05)
     done = threading.Event()
 
     def other() -> None:

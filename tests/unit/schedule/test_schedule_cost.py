@@ -72,7 +72,7 @@ def test_two_flat_trees_share_the_ports_of_their_roots() -> None:
 def test_one_message_costs_alpha_plus_beta() -> None:
     exchange = ring(2, Collective.ALL_GATHER)
     result = predict(exchange, machine(2), 2000)
-    assert result == Prediction(pytest.approx(ALPHA + 1000 * BETA), 2, 2000, pytest.approx(1000 * BETA))
+    assert result == Prediction(pytest.approx(ALPHA + 1000 * BETA), 2, 2000)
     # Rank 1 posts its receive first and its send second: 2 messages' work before the last one starts.
     busy = seconds(exchange, machine(2, message_seconds=1e-5), 2000)
     assert busy == pytest.approx(2e-5 + ALPHA + 1000 * BETA)
@@ -144,7 +144,6 @@ def test_nothing_is_faster_than_its_ports(
     where = Machine.uniform(nodes, local, rails=2)
     schedule = generate(name, nodes * local, colors, nodes=where.nodes)
     result = predict(schedule, where, payload, 100_000, window)
-    assert result.seconds >= result.busiest_port_seconds
     assert result.seconds >= 0.999 * floor_seconds(where, payload)
     assert (result.network_bytes == 0) == (nodes == 1 or payload == 0)
 

@@ -13,15 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from distrain.comm import native
 from distrain.comm.messages.plan import Plan
+from distrain.comm.process.mpi import MPI
 from distrain.native_load import INT, LONG, POINTER
 from distrain.schedule.ir import Op
 
 IDLE, MOVED, COMPLETE, ERROR = 0, 1, 2, 1000  # what the C side returns; ERROR + an error code of MPI
-LONGEST_MESSAGE = (1 << 31) - 1  # counts of MPI are C ints
 _LINE = 64  # bytes; staging areas begin on lines of the cache
 _WORD = ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -49,7 +48,7 @@ class _Plan(ctypes.Structure):
     """`plan` of the C side."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("moves", "steps", "colors")),
+        *((name, POINTER) for name in ("messages", "steps", "colors")),
         *((name, LONG) for name in ("color_count", "segments", "window", "most_requests")),
     )
 
@@ -86,7 +85,7 @@ def _find_mpi() -> _Mpi:
     return _Mpi(*functions, MPI._handleof(MPI.BYTE), *sizes)
 
 
-class Program:
+class PlanTables:
     """A Plan as the tables of the C side, and what operations that run it need.
 
     Args:
@@ -99,19 +98,19 @@ class Program:
     """
 
     def __init__(self, plan: Plan, itemsize: int) -> None:
-        moves: list[tuple[int, int, int, int]] = []
+        messages: list[tuple[int, int, int, int]] = []
         steps: list[tuple[int, int, int, int]] = []
         colors: list[tuple[int, int]] = []
         for planned in plan.colors:
             first = len(steps)
             for step in planned:
-                begin = len(moves)
-                moves += [(m.peer, m.op is Op.REDUCE, m.start, m.stop) for m in step.receives + step.sends]
-                steps.append((begin, begin + len(step.receives), len(moves), step.early))
+                begin = len(messages)
+                messages += [(m.peer, m.op is Op.REDUCE, m.start, m.stop) for m in step.receives + step.sends]
+                steps.append((begin, begin + len(step.receives), len(messages), step.early))
             colors.append((first, len(steps)))
-        self._tables = [np.array(table, np.int64).reshape(-1) for table in (moves, steps, colors)]
+        self._arrays = [np.array(table, np.int64).reshape(-1) for table in (messages, steps, colors)]
         self._plan = _Plan(
-            *(table.ctypes.data for table in self._tables),
+            *(table.ctypes.data for table in self._arrays),
             *(len(colors), plan.segments, plan.window, _most_requests(plan)),
         )
         self.room_bytes = _room_bytes(plan, itemsize)
@@ -133,14 +132,14 @@ class Run:
     Attributes:
         handle: of the C side.
         alone: an array of this one, as the C side takes several.
-        program: what it runs; kept alive, since the C side reads its tables.
+        tables: what it runs; kept alive, since the C side reads them.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, tables: PlanTables) -> None:
         c = library()
-        assert c is not None  # whoever makes a Program has looked
-        self.program = program
-        self.handle = c.open(ctypes.byref(c.mpi), ctypes.byref(program._plan))
+        assert c is not None  # whoever makes a PlanTables has looked
+        self.tables = tables
+        self.handle = c.open(ctypes.byref(c.mpi), ctypes.byref(tables._plan))
         if not self.handle:
             raise MemoryError("no memory for the requests of a collective")
         self.alone = (POINTER * 1)(self.handle)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from distrain.comm.operation import Operation
+from distrain.comm.process.mpi import MPI
 from distrain.errors import CommError
 
-# MPI counts are C ints in many libraries; longer messages go in pieces of this size.
-PIECE_BYTES = 1 << 30
+# Bytes. MPI counts are C ints in many libraries; what is longer goes in pieces of this size.
+LONGEST_MESSAGE = 1 << 30
 
 
 def unordered(comm: MPI.Intracomm) -> Hashable:
@@ -36,7 +36,7 @@ class Message:
 
 def pieces(data: np.ndarray | MPI.buffer) -> list[Any]:
     """Cut uint8 [bytes] into messages that MPI can count; nothing is still one empty message."""
-    return [data[i : i + PIECE_BYTES] for i in range(0, max(1, len(data)), PIECE_BYTES)]
+    return [data[i : i + LONGEST_MESSAGE] for i in range(0, max(1, len(data)), LONGEST_MESSAGE)]
 
 
 def _error_class(status: MPI.Status) -> int:
