@@ -99,9 +99,9 @@ class Copies(GroupBase):
         self._check_alike("all_to_all", sources[self.rank()], targets[self.rank()])
         payloads = self._payloads(*targets, *sources)
         leaving = {rank: payloads.read(source) for rank, source in enumerate(sources)}
-        if overlap([*targets, *sources]):  # what arrives may land on what has not left
-            leaving = {rank: payloads.copy(own) for rank, own in leaving.items()}
         arriving = {rank: payloads.write(target) for rank, target in enumerate(targets)}
+        if overlap([*leaving.values(), *arriving.values()]):  # what arrives may land on what has not left
+            leaving = {rank: payloads.copy(own) for rank, own in leaving.items()}
         return limited(self._messages(payloads, "all_to_all", leaving, arriving, targets), opts)
 
     @forms.takes(forms.ALL_TO_ALL_SINGLE)
