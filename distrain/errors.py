@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EXIT_STOPPED = 85
+"""Exit code of ranks and of the launcher where a run was asked to stop, wrote a checkpoint and can go on."""
+
 
 class DistrainError(Exception):
     """Base of all errors that distrain raises on purpose.

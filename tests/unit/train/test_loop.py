@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from train_fakes import FakeBatch, FakeLoader, make_parts, pictures
 
-from distrain.errors import ConfigError
+from distrain.errors import EXIT_STOPPED, ConfigError
 from distrain.train.checkpoint import listed, unpack
 from distrain.train.errors import CheckpointError, TrainingError
 from distrain.train.events import check_finite
 from distrain.train.loop import batches, train
 from distrain.train.models import create
-from distrain.train.parts import EXIT_STOPPED, Parts
+from distrain.train.parts import Parts
 from distrain.train.run import Run, prepare
 from distrain.train.settings import ModelSettings
 
