@@ -83,7 +83,7 @@ def run_ranks(
 def _placed(job: Job, hosts: Sequence[Host], folder: Path) -> Job:
     hostfile = folder / "hosts"
     hostfile.write_text(hostfile_text(mpi.find().dialect, tuple(hosts)))
-    return replace(job, place="hosts", hosts=tuple(hosts), hostfile=str(hostfile))
+    return replace(job, place="hosts", hostfile=str(hostfile))
 
 
 def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome:

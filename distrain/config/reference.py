@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -36,6 +37,19 @@ the nearest one. Settings without a default must be given.
 
 _QUANTITIES = {"size": Bytes, "time": Seconds}
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", Duration: "duration"}
+
+
+def kind_of(path: Sequence[str]) -> str | None:
+    """Return in words what a setting takes, for what is inside of it too; None: there is no such setting."""
+    model: Any = RunConfig
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
+            return _kind(_whole(field))
+        model = field.annotation
+    return "a group of settings"
 
 
 def _kind(annotation: Any) -> str:

@@ -124,7 +124,6 @@ def make_plan(config: RunConfig, folder: RunFolder, terminal: bool) -> Plan:
         command=program,
         np=derived.world_size,
         place=launch.target,
-        hosts=hosts,
         hostfile=str((folder.path / HOSTFILE).absolute()),
         ranks_per_node=derived.ranks_per_node,
         bind=launch.bind,

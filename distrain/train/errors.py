@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from distrain.errors import DistrainError
 
+GO_ON = "go on with --resume auto (distrain launch) or DISTRAIN_RESUME=1 in the environment of the ranks"
+"""How a run is resumed, in each way of starting one."""
+
 
 class TrainingError(DistrainError):
     """Training cannot go on: the loss is not finite, or a loader broke its promise (exit code 1)."""

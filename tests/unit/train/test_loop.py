@@ -276,20 +276,30 @@ def test_batch_normalisation_of_a_single_value_is_explained(tmp_path: Path) -> N
 
 
 def test_a_duration_of_less_than_a_step(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"0\.01ep is less than half a step"):
+    with pytest.raises(
+        ConfigError, match=r"0\.01ep of 4 steps an epoch is less than half a step; set train\.duration to 1st"
+    ):
         train(make_parts(tmp_path, train={"duration": "0.01ep"}))
 
 
 def test_other_checkpoints_are_not_overwritten(tmp_path: Path) -> None:
     train(make_parts(tmp_path))
-    with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run .*--resume"):
+    with pytest.raises(
+        ConfigError, match=r"earlier run .*--resume auto .*DISTRAIN_RESUME=1 .*DISTRAIN_RUN_DIR"
+    ):
         train(make_parts(tmp_path))
 
 
 def test_resume_refuses_what_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_parts(tmp_path, config_digest="a"))
-    with pytest.raises(CheckpointError, match=r"global batch 16 and 4 steps .* this run 32 and 2"):
+    with pytest.raises(CheckpointError, match=r"global batch 16, this run 32, .*resume with 1 ranks, or"):
         train(make_parts(tmp_path, resume=True, global_batch=32))
+    packed_anew = FakeLoader(pictures(83), 16)
+    with pytest.raises(
+        CheckpointError, match=r"has 4 steps per epoch, this run 5 .*data\.train.*last_batch"
+    ) as e:
+        train(make_parts(tmp_path, resume=True, loader=packed_anew))
+    assert "ranks" not in str(e.value)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         train(make_parts(tmp_path, resume=True, norm="group"))
     with caplog.at_level(logging.WARNING):
