@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distrain import machine
 from distrain.bench.machines import Machines, bytes_per_second, why_not
 from distrain.errors import LaunchError, UsageError
-from distrain.launch import local, machine, mpi
+from distrain.launch import local, mpi
 from distrain.launch.dialects import hostfile_text
 from distrain.launch.hosts import Host
 from distrain.launch.job import Command, Job
