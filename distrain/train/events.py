@@ -12,7 +12,7 @@ import time
 import torch
 
 from distrain.train import checkpoint, ranks
-from distrain.train.errors import CheckpointError, diverged
+from distrain.train.errors import checkpoint_late, diverged
 from distrain.train.evaluate import evaluate
 from distrain.train.meter import Meter
 from distrain.train.metrics import checkpoint_record, evaluation_record, interval_record
@@ -73,16 +73,14 @@ def checkpoint_now(run: Run, parts: Parts, meter: Meter, recorder: Recorder) -> 
         meter.settle()
         check_finite(run)
         began = time.perf_counter()
-        state, error = capture(run, parts), None
-        if parts.world.rank == 0:
-            try:
-                run.checkpoint = checkpoint.save(
-                    parts.folder / CHECKPOINTS, run.step, state, parts.settings.keep_checkpoints
-                )
-            except CheckpointError as caught:
-                error = caught
-        ranks.agree(error)
-        if run.checkpoint is not None and parts.world.rank == 0:
+        state, folder, settings = capture(run, parts), parts.folder / CHECKPOINTS, parts.settings
+        written = ranks.by_first(
+            lambda: checkpoint.save(folder, run.step, state, settings.keep_checkpoints),
+            settings.checkpoint_seconds,
+            checkpoint_late(folder, "written", settings.checkpoint_seconds),
+        )
+        if written is not None:
+            run.checkpoint = written
             name = str(run.checkpoint.relative_to(parts.folder))
             size, seconds = run.checkpoint.stat().st_size, time.perf_counter() - began
             recorder.write(checkpoint_record(run.step, run.steps_per_epoch, name, size, seconds))

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrain.errors import ConfigError, DistrainError
+from distrain.errors import ConfigError
 from distrain.train import checkpoint, ranks
-from distrain.train.errors import GO_ON, CheckpointError
+from distrain.train.errors import GO_ON, CheckpointError, checkpoint_late
 from distrain.train.evaluate import Evaluation
 from distrain.train.metrics import told_evaluation
 from distrain.train.parts import Parts
@@ -147,15 +147,15 @@ def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 def _resume(run: Run, parts: Parts) -> None:
     """Bring back the newest valid checkpoint: rank 0 reads it and sends its bytes to the others."""
-    payload, error = None, None
-    if parts.world.rank == 0:
-        try:
-            found = _newest(parts)
-            if found is not None:
-                run.checkpoint, payload = found
-        except DistrainError as caught:
-            error = caught
-    ranks.agree(error)
+    limit = parts.settings.checkpoint_seconds
+    found = ranks.by_first(
+        lambda: _newest(parts),
+        limit,
+        checkpoint_late(parts.folder / CHECKPOINTS, "read", limit),
+    )
+    payload = None
+    if found is not None:
+        run.checkpoint, payload = found
     payload = ranks.broadcast_bytes(payload)
     if payload is not None:
         state = checkpoint.unpack(payload)

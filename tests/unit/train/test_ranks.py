@@ -123,6 +123,13 @@ def test_a_checkpoint_that_rank_0_cannot_write_ends_all_ranks(three: Told) -> No
     assert "File exists" in three[2]["no_room"]
 
 
+def test_ranks_wait_for_rank_0_in_short_collectives(three: Told) -> None:
+    told = [rank["patient"] for rank in three]
+    assert [each["result"] for each in told] == ["done", None, None]
+    assert len({each["collectives"] for each in told}) == 1 and told[0]["collectives"] >= 3
+    assert {each["error"] for each in told} == {"here: too late; hurry"}
+
+
 def test_every_rank_resumes_its_own_random_state(three: Told) -> None:
     for rank in three:
         assert rank["resume"]["from"] in (4, 5) and rank["resume"]["equal"]
