@@ -20,6 +20,7 @@ from distrain.train.parts import Parts
 from distrain.train.preprocess import Preprocess
 from distrain.train.recorder import Recorder
 from distrain.train.run import CHECKPOINTS, Run, capture
+from distrain.train.stop import Stop
 
 
 def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
@@ -33,15 +34,22 @@ def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
             )
 
 
-def evaluate_now(run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder) -> None:
-    """Evaluate the model as it is."""
+def evaluate_now(
+    run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder, stop: Stop
+) -> bool:
+    """Evaluate the model as it is; return False, on all ranks, if a request to stop came before the end."""
     with meter.paused():
         meter.settle()
         began = time.perf_counter()
-        run.evaluation = evaluate(run.module, parts.eval_loader, preprocess, parts.settings.precision)
-        run.evaluated_at = run.step
+        found = evaluate(
+            run.module, parts.eval_loader, preprocess, parts.settings.precision, lambda: stop.requested
+        )
+        if found is None:
+            return False
+        run.evaluation, run.evaluated_at = found, run.step
         seconds = time.perf_counter() - began
-        recorder.write(evaluation_record(run.step, run.steps_per_epoch, run.evaluation, seconds))
+        recorder.write(evaluation_record(run.step, run.steps_per_epoch, found, seconds))
+        return True
 
 
 def check_finite(run: Run) -> None:

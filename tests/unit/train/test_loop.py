@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from train_fakes import FakeBatch, FakeLoader, make_parts, pictures
+from train_fakes import FakeBatch, FakeLoader, eval_batches, make_parts, pictures
 
 from distrain.errors import EXIT_STOPPED, ConfigError
 from distrain.train.checkpoint import listed, unpack
@@ -198,6 +198,46 @@ def test_the_evaluation_of_the_step_that_it_stopped_at_is_made_up_for(tmp_path: 
         [(r["step"], r["loss"]) for r in records(tmp_path / name, "eval")] for name in ("cut", "whole")
     )
     assert cut == whole and [step for step, _ in cut] == [6, 12]
+
+
+@pytest.mark.parametrize("at", [1, 2])  # of the 6 and the 12: in the middle, and at the end of the run
+def test_a_signal_gives_an_evaluation_up_and_the_resume_makes_it(tmp_path: Path, at: int) -> None:
+    batches, rounds = eval_batches(pictures(23, seed=9), 8), []
+
+    class Interrupting(list[FakeBatch]):
+        def __iter__(self) -> Iterator[FakeBatch]:
+            rounds.append(0)
+            for batch in batches:
+                rounds[-1] += 1
+                if len(rounds) == at:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                yield batch
+
+    result = train(make_parts(tmp_path / "cut", eval_loader=Interrupting()))
+    assert rounds[-1] == 1  # of three batches
+    assert (result.status, result.exit_code, result.steps) == ("stopped", EXIT_STOPPED, 6 * at)
+    assert result.top1 is None and listed(tmp_path / "cut" / "checkpoints")[0].name.startswith(
+        f"step-{6 * at:09d}"
+    )
+    again = train(make_parts(tmp_path / "cut", resume=True))
+    assert (again.status, again.exit_code, again.resumed_from) == ("completed", 0, 6 * at)
+    whole = train(make_parts(tmp_path / "whole"))
+    assert (again.top1, again.eval_loss) == (whole.top1, whole.eval_loss)
+    assert [r["step"] for r in records(tmp_path / "cut", "eval")] == [6, 12]
+
+
+def test_a_resume_that_is_stopped_while_it_evaluates_trains_no_step(tmp_path: Path) -> None:
+    loader = InterruptingLoader(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train(make_parts(tmp_path, loader=loader))
+
+    class Interrupting(list[FakeBatch]):
+        def __iter__(self) -> Iterator[FakeBatch]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from eval_batches(pictures(23, seed=9), 8)
+
+    result = train(make_parts(tmp_path, resume=True, eval_loader=Interrupting()))
+    assert (result.status, result.steps, result.train_images) == ("stopped", 6, 0)
+    assert (tmp_path / (result.checkpoint or "")).is_file()
 
 
 def test_resuming_before_a_damaged_checkpoint_keeps_the_good_ones(tmp_path: Path) -> None:

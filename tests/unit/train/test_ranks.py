@@ -83,7 +83,9 @@ def evaluate_alone(count: int) -> Evaluation:
         if name.endswith("running_mean"):
             buffer += 0.1
     preprocess = Preprocess(torch.device("cpu"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return evaluate(model, eval_batches(pictures(count, seed=4), 3), preprocess)
+    found = evaluate(model, eval_batches(pictures(count, seed=4), 3), preprocess)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("count", [23, 2])  # 2: the third rank has no image

@@ -77,6 +77,7 @@ def evaluation(count: int) -> dict[str, Any]:
             buffer += 0.1 + RANK  # only those of rank 0 may count
     preprocess = Preprocess(torch.device("cpu"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     found = evaluate(model, eval_batches(pictures(count, seed=4), 3, RANK, WORLD), preprocess)
+    assert found is not None
     return {
         "images": found.images,
         "correct1": found.correct1,
