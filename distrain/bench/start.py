@@ -82,10 +82,9 @@ def run_ranks(
                 outcome = local.run(mpi.find().command(_placed(job, hosts, Path(folder))))
             else:
                 outcome = local.run(mpi.find().command(job))
+        lines = outputs.lines()
         if out.exists():
             lines = [json.loads(line) for line in out.read_text().splitlines()]
-        else:
-            lines = outputs.lines()
         if outcome.code != 0 or lines is None:
             raise LaunchError(
                 "bench",
