@@ -83,6 +83,7 @@ def checkpoint_now(run: Run, parts: Parts, meter: Meter, recorder: Recorder) -> 
         began = time.perf_counter()
         state, folder, settings = capture(run, parts), parts.folder / CHECKPOINTS, parts.settings
         written = ranks.by_first(
+            parts.world.rank,
             lambda: checkpoint.save(folder, run.step, state, settings.keep_checkpoints),
             settings.checkpoint_seconds,
             checkpoint_late(folder, "written", settings.checkpoint_seconds),

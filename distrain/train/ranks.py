@@ -124,13 +124,14 @@ class _Task(threading.Thread, Generic[Result]):
             self.error = error
 
 
-def by_first(work: Callable[[], Result], limit_seconds: float, late: DistrainError) -> Result | None:
+def by_first(me: int, work: Callable[[], Result], limit_seconds: float, late: DistrainError) -> Result | None:
     """Let rank 0 do something that may take long, and all raise its error; a collective.
 
     The others do not wait in one collective, which would count as hung after ``comm.abort_seconds`` however
     healthy rank 0 is, but in a row of short ones: a rank 0 that is gone is still noticed as everywhere else.
 
     Args:
+        me: this rank's number, which counts without a process group too.
         work: done by rank 0 alone, in a thread of its own if there are others. No collectives in it.
         limit_seconds: how long it may take where others wait.
         late: raised by all if it takes longer; its place is named every minute meanwhile.
@@ -142,8 +143,8 @@ def by_first(work: Callable[[], Result], limit_seconds: float, late: DistrainErr
         DistrainError: that of the work, on all ranks.
     """
     if not together():
-        return work()
-    if rank() != 0:
+        return work() if me == 0 else None
+    if me != 0:
         while _first_is_busy(False):
             pass
         agree(None)

@@ -149,6 +149,7 @@ def _resume(run: Run, parts: Parts) -> None:
     """Bring back the newest valid checkpoint: rank 0 reads it and sends its bytes to the others."""
     limit = parts.settings.checkpoint_seconds
     found = ranks.by_first(
+        parts.world.rank,
         lambda: _newest(parts),
         limit,
         checkpoint_late(parts.folder / CHECKPOINTS, "read", limit),

@@ -129,9 +129,9 @@ def patient() -> dict[str, Any]:
 
     dist.broadcast = counted
     try:
-        told["result"] = by_first(lambda: time.sleep(3 * BEAT_SECONDS) or "done", 60.0, late)
+        told["result"] = by_first(RANK, lambda: time.sleep(3 * BEAT_SECONDS) or "done", 60.0, late)
         told["collectives"] = len(calls)
-        by_first(lambda: time.sleep(60), BEAT_SECONDS, late)
+        by_first(RANK, lambda: time.sleep(60), BEAT_SECONDS, late)
     except DistrainError as error:
         told["error"] = str(error)
     finally:
