@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+EXIT_STOPPED = 85
+"""Exit code of ranks and of the launcher where a run was asked to stop, wrote a checkpoint and can go on."""
+
 
 class DistrainError(Exception):
     """Base of all errors that distrain raises on purpose.

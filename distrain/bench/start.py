@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distrain import machine
+from distrain.bench import results
 from distrain.bench.machines import Machines, bytes_per_second, why_not
 from distrain.errors import LaunchError, UsageError
-from distrain.launch import local, machine, mpi
+from distrain.launch import local, mpi
 from distrain.launch.dialects import hostfile_text
 from distrain.launch.hosts import Host
 from distrain.launch.job import Command, Job
@@ -47,7 +49,8 @@ def run_ranks(
 ) -> list[dict[str, object]]:
     """Run ``python -m module arguments --out FILE`` on so many ranks, here, on hosts or on emulated machines.
 
-    The ranks' output goes to stderr, since stdout is for the result alone.
+    The ranks' output goes to stderr, since stdout is for the result alone. On hosts FILE is ``-``: rank 0 may
+    not see the files of this machine (see `results.write`).
 
     Returns:
         The JSON objects that rank 0 wrote, in order.
@@ -59,31 +62,43 @@ def run_ranks(
     with tempfile.TemporaryDirectory(prefix="distrain-bench-") as folder:
         out = Path(folder) / "lines.jsonl"
         job = Job(
-            command=(sys.executable, "-m", module, *arguments, "--out", str(out)),
+            command=(
+                sys.executable,
+                "-m",
+                module,
+                *arguments,
+                "--out",
+                results.STDOUT if hosts else str(out),
+            ),
             np=ranks,
             crowded=2 * ranks > machine.cores(),  # a rank has two busy threads
             as_root=os.geteuid() == 0,
             env={"DISTRAIN_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"},
         )
-        if emulation is not None:
-            outcome = _run_emulated(job, emulation, Path(folder))
-        elif hosts:
-            outcome = _run_with_stdout_as_stderr(mpi.find().command(_placed(job, hosts, Path(folder))))
-        else:
-            outcome = _run_with_stdout_as_stderr(mpi.find().command(job))
-        if outcome.code != 0 or not out.exists():
+        with results.captured() as outputs:
+            if emulation is not None:
+                outcome = _run_emulated(job, emulation, Path(folder))
+            elif hosts:
+                outcome = local.run(mpi.find().command(_placed(job, hosts, Path(folder))))
+            else:
+                outcome = local.run(mpi.find().command(job))
+        lines = outputs.lines()
+        if out.exists():
+            lines = [json.loads(line) for line in out.read_text().splitlines()]
+        if outcome.code != 0 or lines is None:
             raise LaunchError(
                 "bench",
-                f"the benchmark's ranks ended with exit code {outcome.code}",
-                "read what they said above",
+                f"the benchmark's ranks ended with exit code {outcome.code}"
+                f"{' and without a result' * (outcome.code == 0)}: {outputs.failure or 'they said nothing'}",
+                "mend what this says (more of it stands above), then run it again",
             )
-        return [json.loads(line) for line in out.read_text().splitlines()]
+        return lines
 
 
 def _placed(job: Job, hosts: Sequence[Host], folder: Path) -> Job:
     hostfile = folder / "hosts"
     hostfile.write_text(hostfile_text(mpi.find().dialect, tuple(hosts)))
-    return replace(job, place="hosts", hosts=tuple(hosts), hostfile=str(hostfile))
+    return replace(job, place="hosts", hostfile=str(hostfile))
 
 
 def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome:
@@ -100,16 +115,4 @@ def _run_emulated(job: Job, emulation: Emulation, folder: Path) -> local.Outcome
         hosts = tuple(Host(name, job.np // emulation.count) for name in machines.names)
         placed = replace(_placed(job, hosts, folder), extra=machines.starter_args(found.name))
         built = found.command(placed)
-        return _run_with_stdout_as_stderr(
-            Command(tuple(machines.entering(machines.names[0], built.argv)), built.env)
-        )
-
-
-def _run_with_stdout_as_stderr(command: Command) -> local.Outcome:
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        return local.run(command)
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        return local.run(Command(tuple(machines.entering(machines.names[0], built.argv)), built.env))

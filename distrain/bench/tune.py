@@ -8,7 +8,6 @@ same times, those of the slowest rank, so they drop the same candidates without 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 import distrain
+from distrain.bench import results
 from distrain.bench.allreduce import contribution, expected
 from distrain.comm import runtime
 from distrain.comm.choice import tuning
@@ -162,7 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=45.0, help="about how long")
     parser.add_argument("--table", help="file; default: where a job looks for it")
     parser.add_argument("--rails", type=int, default=0, help="network ports of a node; 0: counted")
-    parser.add_argument("--out", help="file for one JSON object a size")
+    parser.add_argument("--out", help="file for one JSON object a size; -: standard output")
+    parser.add_argument(
+        "--return-table", action="store_true", help="do not keep the table: it is the last object of --out"
+    )
     given = parser.parse_args(argv)
     # Inside one node gradients travel in its memory, and what is measured are messages. Of several nodes
     # the hierarchical algorithms use memory too, and are measured so.
@@ -171,11 +174,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = tune(given.seconds, settings)
     world = runtime.current().world
     if world.rank == 0:
-        tuning.save(Path(given.table) if given.table else tuning.default_path(), table)
+        if not given.return_table:
+            tuning.save(Path(given.table) if given.table else tuning.default_path(), table)
         nodes = tuple(world.node_names.index(host) for host in world.hosts)
         if given.out:
             lines = lines_of(table, nodes, runtime.current().chooser.rails)
-            Path(given.out).write_text("".join(json.dumps(line) + "\n" for line in lines))
+            results.write(given.out, [*lines, tuning.to_json(table)] if given.return_table else lines)
     distrain.destroy_process_group()
 
 

@@ -67,9 +67,9 @@ def pack(
     """
     from distrain.data.format import read_manifest
     from distrain.data.ingest.convert import PackOptions
-    from distrain.data.ingest.pool import usable_cores
     from distrain.data.pack import pack as make_pack
     from distrain.errors import UsageError
+    from distrain.machine import cores
 
     given = {"short_side": short_side, "quality": quality, "encoding": encoding, "dedup": dedup}
     given |= {"index": index or None}
@@ -83,14 +83,14 @@ def pack(
     if dry_run:
         if dedup is None:
             raise UsageError("--dry-run", "it shows what --dedup would leave out", "add e.g. --dedup phash:4")
-        _show_pairs(source, out, options, workers or usable_cores(), as_json)
+        _show_pairs(source, out, options, workers or cores(), as_json)
         return
     with show_progress("packing") as progress:
         manifest = make_pack(
             source,
             out,
             options,
-            workers=workers or usable_cores(),
+            workers=workers or cores(),
             progress=progress,
             hashed=progress,
             tell=_tell_duplicates,
@@ -145,10 +145,10 @@ def synthesize(
     as_json: _Json = False,
 ) -> None:
     """Write an ImageNet-shaped tree of synthetic JPEG files whose classes can be learned."""
-    from distrain.data.ingest.pool import usable_cores
     from distrain.data.ingest.synthesize import synthesize as write
+    from distrain.machine import cores
 
-    counts = write(out, classes, images, val_images, seed, workers or usable_cores())
+    counts = write(out, classes, images, val_images, seed, workers or cores())
     _tell({"tree": str(out), "classes": classes, **counts}, as_json)
 
 

@@ -36,8 +36,9 @@ def launch(
 ) -> None:
     """Start a run: on this machine, on the machines of a host file, or as a Slurm job.
 
-    The exit code is 0 if training completed, 2 for bad usage or configuration, else that of the rank
-    that failed first.
+    The exit code is 0 if training completed (or Slurm has the job), 2 for bad usage or configuration, 85
+    if it was stopped with a checkpoint, 128 + N if signal N from outside did that (Ctrl-C: 130), else that
+    of the rank that failed first.
     """
     from distrain.config import load
     from distrain.launch import run_folder

@@ -31,7 +31,9 @@ def tune(
 ) -> None:
     """Measure which allreduce is the fastest for each size, and keep it for jobs of this shape.
 
-    Inside an allocation of Slurm run the ranks' program itself: srun python -m distrain.bench.tune
+    The table is kept on this machine. Rank 0 of a job reads it on its own: where the two share no home
+    folder, copy the file there. Inside an allocation of Slurm run the ranks' program itself, which keeps the
+    table where rank 0 is: srun python -m distrain.bench.tune
     """
     from distrain.bench.start import Emulation, run_ranks
     from distrain.comm.choice import tuning
@@ -47,9 +49,11 @@ def tune(
     if found and count != sum(host.slots for host in found):
         raise UsageError("tune", f"--ranks {ranks} is not what --hosts holds", "leave out --ranks")
     path = table or tuning.default_path()
-    arguments = ["--seconds", str(seconds), "--table", str(path.absolute()), "--rails", str(rails)]
+    tuning.load(path)  # one that is damaged is told of before the measurement
+    arguments = ["--seconds", str(seconds), "--rails", str(rails), "--return-table"]
     emulation = Emulation(machines, max(1, rails), rate) if machines else None
-    lines = run_ranks("distrain.bench.tune", arguments, count, emulation, found)
+    *lines, measured = run_ranks("distrain.bench.tune", arguments, count, emulation, found)
+    tuning.save(path, tuning.from_json(measured))
     if as_json:
         for line in lines:
             print(json.dumps(line))

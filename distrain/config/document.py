@@ -16,6 +16,8 @@ from distrain.errors import ConfigError
 
 KeyPath = tuple[str, ...]
 
+_WRITE = "write it as `key: value`, with what is opened closed and quotes around text of special characters"
+
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(?:0x[0-9a-fA-F]+|0|[1-9][0-9_]*)", "-+0123456789"),
@@ -113,7 +115,7 @@ def parse(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
     try:
         loader = _Loader(text, where)
     except yaml.YAMLError as error:
-        raise ConfigError(where, f"not valid YAML: {error}", "mend the file") from None
+        raise ConfigError(where, f"not valid YAML: {error}", "remove that character") from None
     try:
         node = loader.get_single_node()
         lines: dict[KeyPath, int] = {}
@@ -122,11 +124,13 @@ def parse(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(at, f"not valid YAML: {error.problem or error.context}", "mend this line") from None
+        raise ConfigError(at, f"not valid YAML: {error.problem or error.context}", _WRITE) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(where, f"not valid YAML: {error}", "mend the file") from None
+        raise ConfigError(where, f"not valid YAML: {error}", "write that value in quotes") from None
     except RecursionError:
-        raise ConfigError(where, "its brackets are nested too deeply", "mend the file") from None
+        raise ConfigError(
+            where, "its brackets are nested too deeply", "close them; settings are at most 4 deep"
+        ) from None
     finally:
         loader.dispose()
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from distrain.config.document import KeyPath
+from distrain.config.reference import kind_of
 from distrain.config.schema import RunConfig
 from distrain.errors import ConfigError
 from distrain.settings import Settings
@@ -103,10 +104,17 @@ def _one(detail: ErrorDetails) -> tuple[str, str]:
     if kind == "value_error":
         problem, _, do = str(context["error"]).partition("; ")
         # readers of units repeat the value in their text ('5parsecs' has the unknown unit ...)
-        return f"{key}: {problem}", do or "correct the value"
+        return f"{key}: {problem}", do or _allowed(path)
     context = {**context, "input": detail["input"]}
-    problem, do = _WORDING.get(kind, (f"is not accepted: {detail['msg']}", "correct the value"))
+    problem, do = _WORDING.get(kind, (f"is not accepted: {detail['msg']}", _allowed(path)))
     return f"{key}={_short(detail['input'])} {problem.format(**context)}", do.format(**context)
+
+
+def _allowed(path: KeyPath) -> str:
+    kind = kind_of(path)
+    if kind is None:
+        return "see docs/configuration.md"
+    return f"write {'one of ' if kind.startswith('`') else ''}{kind}"
 
 
 def _short(value: Any) -> str:

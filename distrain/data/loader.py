@@ -103,11 +103,6 @@ class _Loader(ABC):
         """Why, for each image index that this rank found undecodable and left out."""
         return self._assembler.bad_images
 
-    @property
-    def skipped_images(self) -> int:
-        """Number of images that this rank found undecodable so far."""
-        return len(self.bad_images)
-
     def close(self) -> None:
         """End the decoder threads. The store may be closed afterwards, not before."""
         self._pipeline.close()

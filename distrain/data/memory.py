@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distrain import node_memory
-from distrain.data.room import check_room, free_bytes, shm_free_bytes
+from distrain.data.room import check_room, shm_free_bytes
 from distrain.errors import CommError, ConfigError, DistrainError, agree
+from distrain.machine import free_bytes
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ from distrain.data.blobs import Blobs, address_of
 from distrain.data.checksum.crc import crc32
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
 from distrain.data.index_load import can_index, load_indexed, scratch_bytes, widened
-from distrain.data.ingest.pool import usable_cores
 from distrain.data.load import Piece, load_pieces, pieces_of, read_image
 from distrain.data.memory import Memory, allocate, check_room_of_all
-from distrain.data.room import free_bytes
 from distrain.data.settings import DataSettings
 from distrain.data.shard import COPY_AGAIN, read_head
 from distrain.errors import DataError, DistrainError, agree
+from distrain.machine import cores, free_bytes
 from distrain.units import format_bytes
 
 if TYPE_CHECKING:
@@ -273,7 +272,7 @@ def _agreed_index(path: Path, manifest: Manifest, comm: MPI.Intracomm | None) ->
 
 def load_threads(ranks: int) -> int:
     """Return how many shards each of the ranks of a node reads at once."""
-    return max(1, min(_LOAD_THREADS_MOST, usable_cores() // ranks))
+    return max(1, min(_LOAD_THREADS_MOST, cores() // ranks))
 
 
 def _load_records(path: Path, manifest: Manifest, comm: MPI.Intracomm | None) -> tuple[np.ndarray, Memory]:

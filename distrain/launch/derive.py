@@ -49,7 +49,7 @@ class Derived:
         steps_per_epoch: optimizer steps in one epoch.
         total_steps: optimizer steps in all.
         lr: the learning rate after warm-up (linear scaling).
-        pack_bytes: bytes of both packs.
+        pack_bytes: bytes of both packs, as they would lie in memory.
         node_bytes: bytes of packed data in the memory of each node, with what arrives from others.
         queue_bytes: bytes of the batches that the ranks of a node decode ahead.
     """
@@ -129,7 +129,7 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         raise ConfigError(
             "train.duration",
             f"{config.train.duration} of {steps} steps an epoch is less than half a step",
-            "lengthen it",
+            "set train.duration to 1st (one step) or more",
         )
     return Derived(
         world_size=world_size,
@@ -206,6 +206,7 @@ def table(config: RunConfig, derived: Derived) -> list[tuple[str, str]]:
         ("steps per epoch", text(derived.steps_per_epoch)),
         ("total steps", f"{text(derived.total_steps)} ({config.train.duration})"),
         ("learning rate after warm-up", f"{derived.lr:g}"),
+        ("bytes of both packs", size(derived.pack_bytes)),
         ("bytes of data in memory per node", size(derived.node_bytes)),
         ("bytes of decoded batches per node", size(derived.queue_bytes)),
     ]

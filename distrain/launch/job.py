@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distrain.launch.hosts import Host
-
 Place = Literal["local", "hosts", "slurm"]
 
 
@@ -20,7 +18,6 @@ class Job:
         command: the program of one rank and its arguments.
         np: ranks in all.
         place: this machine, machines reached by ssh, or inside a Slurm allocation.
-        hosts: the machines and the ranks of each, for place ``hosts``.
         hostfile: path at which the list of hosts lies, in the dialect's spelling.
         ranks_per_node: for place ``slurm``.
         bind: binding of ranks to cores.
@@ -33,7 +30,6 @@ class Job:
     command: tuple[str, ...]
     np: int
     place: Place = "local"
-    hosts: tuple[Host, ...] = ()
     hostfile: str = ""
     ranks_per_node: int = 1
     bind: Literal["none", "core", "numa"] = "none"

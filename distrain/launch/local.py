@@ -46,6 +46,7 @@ class _Foreground:
 
     stop_seconds: float
     kill_seconds: float
+    limit_name: str
     process: subprocess.Popen[bytes] | None = None
     asked: signal.Signals | None = None
     requests: int = 0
@@ -68,7 +69,10 @@ class _Foreground:
         self.requests += 1
         now = time.monotonic()
         if self.requests == 1:
-            _say(f"{received.name}: asking the job to stop with a checkpoint; once more ends it at once")
+            _say(
+                f"{received.name}: asking the job to stop with a checkpoint; once more ends it at once, "
+                f"as do {self.stop_seconds:g} s{self.limit_name and f' ({self.limit_name})'} without an end"
+            )
             self.process.send_signal(_POLITE)
             self.next_at = now + self.stop_seconds
         elif self.requests == 2:
@@ -110,7 +114,9 @@ def _say(text: str) -> None:
     print(f"distrain: {text}", file=sys.stderr, flush=True)
 
 
-def run(command: Command, *, stop_seconds: float = 60.0, kill_seconds: float = 10.0) -> Outcome:
+def run(
+    command: Command, *, stop_seconds: float = 60.0, kill_seconds: float = 10.0, limit_name: str = ""
+) -> Outcome:
     """Run a command in the foreground; its output goes where this process's output goes.
 
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the job to stop with a checkpoint (the ranks get SIGUSR1);
@@ -118,10 +124,16 @@ def run(command: Command, *, stop_seconds: float = 60.0, kill_seconds: float = 1
     kills them. SIGUSR2 is passed on. If this process is killed, the starter gets SIGTERM (Linux). Must be
     called by the main thread, which owns the signals.
 
+    Args:
+        command: what to run.
+        stop_seconds: from the first request to the second.
+        kill_seconds: from the second to the third.
+        limit_name: of the setting that `stop_seconds` comes from, for people.
+
     Raises:
         LaunchError: the starter cannot be run.
     """
-    foreground = _Foreground(stop_seconds, kill_seconds)
+    foreground = _Foreground(stop_seconds, kill_seconds, limit_name)
     before = {number: signal.signal(number, foreground.caught) for number in _CAUGHT}
     try:
         # a session of its own: a terminal sends Ctrl-C to the whole foreground group, and the starter

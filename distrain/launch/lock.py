@@ -23,7 +23,7 @@ LAUNCHER, RANKS = ".launcher.lock", ".rank-0.lock"
 WAIT_SECONDS = 5.0
 """How long the ranks of a start that was killed a moment ago are given to end."""
 
-_ROOM = "free space or mend its rights, then start again"
+_ROOM = "free space or make the folder writable for you, then start again"
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def hold(run: Path, name: str, wait_seconds: float = 0.0) -> Lock:
                 str(run),
                 f"the run is being written by process {holder.get('pid', 'unknown')} "
                 f"on {holder.get('host', 'an unknown host')}",
-                "wait for its end or end it, then start again; without --resume a new run begins beside it",
+                "wait for its end or end it, then start again; a new run beside it: distrain launch without "
+                "--resume, or another DISTRAIN_RUN_DIR",
             )
         time.sleep(0.1)
     try:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distrain import machine
 from distrain.config.schema import RunConfig
 from distrain.errors import ConfigError
-from distrain.launch import machine
 from distrain.launch.derive import Derived, Packs, derive, read_packs
 from distrain.launch.dialects import hostfile_text
 from distrain.launch.hosts import Host, place, read_hosts
@@ -124,7 +124,6 @@ def make_plan(config: RunConfig, folder: RunFolder, terminal: bool) -> LaunchPla
         command=program,
         np=derived.world_size,
         place=launch.target,
-        hosts=hosts,
         hostfile=str((folder.path / HOSTFILE).absolute()),
         ranks_per_node=derived.ranks_per_node,
         bind=launch.bind,

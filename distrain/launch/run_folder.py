@@ -101,7 +101,9 @@ def create(runs: Path, name: str) -> RunFolder:
                 continue
     except OSError as error:
         raise LaunchError(
-            str(runs), f"no run folder can be made: {error.strerror}", "set launch.runs"
+            str(runs),
+            f"no run folder can be made: {error.strerror}",
+            "set launch.runs to a folder that you may write to, on a disk with room",
         ) from None
 
 

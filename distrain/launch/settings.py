@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from distrain.settings import Settings
+from distrain.settings import Seconds, Settings
 
 
 def _text_of_int(value: Any) -> Any:
@@ -41,8 +41,12 @@ class SlurmSettings(Settings):
     qos: OneLine | None = Field(None, description="quality of service")
     constraint: OneLine | None = Field(None, description="features that the nodes must have")
     mail_user: OneLine | None = Field(None, description="address told of the job's end, failure and requeue")
-    grace_seconds: int = Field(
-        120, ge=10, description="warning before the time limit or a preemption, for a last checkpoint"
+    # Slurm takes whole seconds in 16 bits
+    grace_seconds: Seconds = Field(
+        120.0,
+        ge=10,
+        le=65535,
+        description="warning before the time limit or a preemption, for a last checkpoint",
     )
     max_restarts: int = Field(20, ge=0, description="how often the job may put itself back into the queue")
     setup: tuple[str, ...] = Field((), description="shell lines before the launch, e.g. module load")
@@ -79,6 +83,12 @@ class LaunchSettings(Settings):
     )
     bind: Literal["none", "core", "numa"] = Field(
         "none", description="binding of ranks; none, since each rank runs decoder and compute threads"
+    )
+    stop_seconds: Seconds = Field(
+        120.0,
+        gt=0,
+        description="time for ranks that were asked to stop to finish their step, or their batch of an "
+        "evaluation, and to write a checkpoint; then they are ended. In a Slurm job its limits count instead",
     )
     env: dict[EnvName, EnvValue] = Field({}, description="environment of every rank")
     mpirun_args: tuple[str, ...] = Field((), description="further mpirun arguments, as they are")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import shutil
@@ -79,7 +80,7 @@ def _options(script: Script) -> list[str]:
         ("mail-user", s.mail_user),
         ("mail-type", "END,FAIL,REQUEUE" if s.mail_user else None),
         ("output", log),
-        ("signal", f"B:USR1@{s.grace_seconds}"),
+        ("signal", f"B:USR1@{math.ceil(s.grace_seconds)}"),
     ]
     lines = [f"#SBATCH --{name}={_word(str(value))}" for name, value in options if value is not None]
     return [*lines, *(f"#SBATCH {extra}" for extra in s.extra)]

@@ -82,7 +82,9 @@ def _run(plan: LaunchPlan, aside: Aside) -> int:
     say(f"{plan.derived.world}, global batch {plan.derived.global_batch}{memory}; run folder {folder}")
     before = _trained(folder)
     try:
-        verdict = judge(folder, run(plan.command))
+        stop_seconds = plan.config.launch.stop_seconds
+        outcome = run(plan.command, stop_seconds=stop_seconds, limit_name="launch.stop_seconds")
+        verdict = judge(folder, outcome)
     except LaunchError:
         aside.undo()
         raise

@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrain.errors import EXIT_STOPPED
 from distrain.launch.failures import describe, first_failure
 from distrain.launch.local import Outcome
 from distrain.launch.run_folder import status
@@ -35,7 +36,10 @@ def judge(run: Path, outcome: Outcome) -> Verdict:
         return Verdict(0, "")
     if outcome.signal is not None or state == "stopped":
         asked = outcome.signal
-        code = 1 if asked in (None, signal.SIGUSR1) else 128 + asked
+        if asked not in (None, signal.SIGUSR1):
+            code = 128 + asked  # as a shell expects of a command that was interrupted
+        else:
+            code = failure.exit_code if failure else EXIT_STOPPED if state == "stopped" else 1
         kept = "with a checkpoint; go on with --resume auto" if state == "stopped" else "without a checkpoint"
         stopped = f"distrain: {run} was stopped {kept}"
         return Verdict(code, f"{describe(failure)}\n{stopped}" if failure else stopped)

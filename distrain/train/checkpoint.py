@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from distrain.files import TEMPORARY, write_atomic
-from distrain.train.errors import CheckpointError
+from distrain.train.errors import GO_ON, CheckpointError
 from distrain.units import format_bytes
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         raise CheckpointError(
             str(path),
             f"a checkpoint of {format_bytes(len(payload))} cannot be written ({error}); {kept}",
-            "free space or choose another run folder, then start again with --resume auto",
+            f"free space, or move the run folder to another disk; then {GO_ON}",
         ) from error
     return path
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distrain.errors import DistrainError
+
+GO_ON = "go on with --resume auto (distrain launch) or DISTRAIN_RESUME=1 in the environment of the ranks"
+"""How a run is resumed, in each way of starting one."""
 
 
 class TrainingError(DistrainError):
@@ -20,3 +25,12 @@ def diverged(where: str, what: str) -> TrainingError:
 
 class CheckpointError(DistrainError):
     """A checkpoint cannot be written, or does not belong to this run (exit code 1)."""
+
+
+def checkpoint_late(folder: Path, done: str, limit_seconds: float) -> CheckpointError:
+    """Return the error of a checkpoint that has not been read or written (`done`) in time."""
+    return CheckpointError(
+        str(folder),
+        f"the checkpoint has not been {done} within {limit_seconds:g} s (train.checkpoint_seconds)",
+        f"see whether the file system hangs, or raise train.checkpoint_seconds; then {GO_ON}",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,13 +50,28 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    module: nn.Module, batches: Iterable[Batch], preprocess: Preprocess, precision: str = "fp32"
-) -> Evaluation:
+    module: nn.Module,
+    batches: Iterable[Batch],
+    preprocess: Preprocess,
+    precision: str = "fp32",
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
     """Count on this rank's part of the held-out set, then add up the ranks; a collective.
 
     Ranks may have parts of any length, 0 included: they meet only once, at the end. Batch
     normalisation uses the running statistics of rank 0, which are sent to all ranks first: all
     ranks evaluate one model, and the answer does not depend on who evaluates which image.
+
+    Args:
+        module: the model.
+        batches: of this rank.
+        preprocess: brings them to the device.
+        precision: ``fp32`` or ``bf16``.
+        asked_to_stop: asked between batches, of this rank alone: one that says yes goes to the meeting at the
+            end at once. Usually a signal reaches all ranks; whom it does not reach works on to its own end.
+
+    Returns:
+        None on all ranks if any was asked to stop before it had counted all its images.
 
     Raises:
         ConfigError: no rank has an image.
@@ -66,7 +81,11 @@ def evaluate(
     module.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=preprocess.device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=preprocess.device)
+    left_out = 0
     for batch in batches:
+        if asked_to_stop():
+            left_out = 1
+            break
         images, labels = preprocess.move(batch.images, batch.labels)
         if len(labels) == 0:
             continue
@@ -78,8 +97,10 @@ def evaluate(
         counts[2] += hits.sum()
         loss_sum += cross_entropy(logits, labels).double() * len(labels)
     module.train(was_training)
-    seen, correct1, correct5 = ranks.sum_ints(counts.tolist())
+    seen, correct1, correct5, left_out = ranks.sum_ints([*counts.tolist(), left_out])
     (total_loss,) = ranks.sum_floats([loss_sum.item()])
+    if left_out:
+        return None
     if seen == 0:
         raise ConfigError("data.val", "the held-out set gave no image", "give a pack that has images")
     return Evaluation(seen, correct1, correct5, total_loss)

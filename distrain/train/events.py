@@ -12,7 +12,7 @@ import time
 import torch
 
 from distrain.train import checkpoint, ranks
-from distrain.train.errors import CheckpointError, diverged
+from distrain.train.errors import checkpoint_late, diverged
 from distrain.train.evaluate import evaluate
 from distrain.train.meter import Meter
 from distrain.train.metrics import checkpoint_record, evaluation_record, interval_record
@@ -20,6 +20,7 @@ from distrain.train.parts import Parts
 from distrain.train.preprocess import Preprocess
 from distrain.train.recorder import Recorder
 from distrain.train.run import CHECKPOINTS, Run, capture
+from distrain.train.stop import Stop
 
 
 def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
@@ -33,15 +34,22 @@ def log_interval(run: Run, meter: Meter, recorder: Recorder) -> None:
             )
 
 
-def evaluate_now(run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder) -> None:
-    """Evaluate the model as it is."""
+def evaluate_now(
+    run: Run, parts: Parts, preprocess: Preprocess, meter: Meter, recorder: Recorder, stop: Stop
+) -> bool:
+    """Evaluate the model as it is; return False, on all ranks, if a request to stop came before the end."""
     with meter.paused():
         meter.settle()
         began = time.perf_counter()
-        run.evaluation = evaluate(run.module, parts.eval_loader, preprocess, parts.settings.precision)
-        run.evaluated_at = run.step
+        found = evaluate(
+            run.module, parts.eval_loader, preprocess, parts.settings.precision, lambda: stop.requested
+        )
+        if found is None:
+            return False
+        run.evaluation, run.evaluated_at = found, run.step
         seconds = time.perf_counter() - began
-        recorder.write(evaluation_record(run.step, run.steps_per_epoch, run.evaluation, seconds))
+        recorder.write(evaluation_record(run.step, run.steps_per_epoch, found, seconds))
+        return True
 
 
 def check_finite(run: Run) -> None:
@@ -73,16 +81,15 @@ def checkpoint_now(run: Run, parts: Parts, meter: Meter, recorder: Recorder) -> 
         meter.settle()
         check_finite(run)
         began = time.perf_counter()
-        state, error = capture(run, parts), None
-        if parts.world.rank == 0:
-            try:
-                run.checkpoint = checkpoint.save(
-                    parts.folder / CHECKPOINTS, run.step, state, parts.settings.keep_checkpoints
-                )
-            except CheckpointError as caught:
-                error = caught
-        ranks.agree(error)
-        if run.checkpoint is not None and parts.world.rank == 0:
+        state, folder, settings = capture(run, parts), parts.folder / CHECKPOINTS, parts.settings
+        written = ranks.by_first(
+            parts.world.rank,
+            lambda: checkpoint.save(folder, run.step, state, settings.keep_checkpoints),
+            settings.checkpoint_seconds,
+            checkpoint_late(folder, "written", settings.checkpoint_seconds),
+        )
+        if written is not None:
+            run.checkpoint = written
             name = str(run.checkpoint.relative_to(parts.folder))
             size, seconds = run.checkpoint.stat().st_size, time.perf_counter() - began
             recorder.write(checkpoint_record(run.step, run.steps_per_epoch, name, size, seconds))

@@ -15,7 +15,8 @@ def finish(run: Run, parts: Parts, meter: Meter, wall_seconds: float) -> Result:
     data, compute, comm = meter.total.shares()
     evaluation = run.evaluation if run.evaluated_at == run.step else None
     result = Result(
-        status="completed" if run.step >= run.total else "stopped",
+        # The end is always evaluated, unless it was asked to stop meanwhile.
+        status="completed" if run.step >= run.total and evaluation is not None else "stopped",
         steps=run.step,
         epochs=run.step / run.steps_per_epoch,
         top1=evaluation.top1 if evaluation else None,

@@ -35,10 +35,13 @@ def train(parts: Parts) -> Result:
     with Recorder(parts, run) as recorder, Stop() as stop:
         meter = Meter(parts.loader, parts.exposed_comm_seconds, parts.world.rank, parts.world.size)
         run.model.train()
+        stopping = False
         if run.resumed_from is not None and run.due(settings.eval_every) and run.evaluated_at != run.step:
-            evaluate_now(run, parts, preprocess, meter, recorder)  # it stopped before it could
+            # it stopped before it could
+            stopping = not evaluate_now(run, parts, preprocess, meter, recorder, stop)
+        last = run.step if stopping else run.total
         steps = StepSpans(run.step)
-        for batch in batches(parts.loader, run.step, run.total):
+        for batch in batches(parts.loader, run.step, last):
             for group in run.optimizer.param_groups:
                 group["lr"] = run.learning_rate(run.step)
             loss, correct = optimizer_step(run.model, run.optimizer, batch, preprocess, settings)
@@ -53,7 +56,7 @@ def train(parts: Parts) -> Result:
             if run.due(settings.log_every) or stopping:
                 log_interval(run, meter, recorder)
             if run.due(settings.eval_every) and not stopping:
-                evaluate_now(run, parts, preprocess, meter, recorder)
+                stopping = not evaluate_now(run, parts, preprocess, meter, recorder, stop)
             if run.due(settings.checkpoint_every) or stopping:
                 checkpoint_now(run, parts, meter, recorder)
             if stopping:

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from distrain.comm.sync.synchroniser import Synchroniser
+from distrain.errors import EXIT_STOPPED
 from distrain.train.settings import TrainSettings
 from distrain.world import World
-
-EXIT_STOPPED = 85
-"""Exit code of a run that was asked to stop, wrote a checkpoint and can be resumed."""
 
 
 class Batch(Protocol):

@@ -6,8 +6,11 @@ identity otherwise: code that calls them reads the same for one rank and for man
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +18,12 @@ from torch import Tensor
 
 from distrain import errors
 from distrain.errors import DistrainError
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 0.25
+TOLD_SECONDS = 60.0
+Result = TypeVar("Result")
 
 
 def together() -> bool:
@@ -103,3 +112,75 @@ class _Group:
 def agree(error: DistrainError | None) -> None:
     """Raise the error of the lowest rank that has one on every rank, so that none waits for another."""
     errors.agree(_Group(), error)
+
+
+class _Task(threading.Thread, Generic[Result]):
+    """Work in a thread of its own, which ends with the process at the latest."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        super().__init__(name="distrain-rank-0", daemon=True)
+        self._work = work
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._work()
+        except BaseException as error:  # whoever waits raises it
+            self.error = error
+
+
+def by_first(me: int, work: Callable[[], Result], limit_seconds: float, late: DistrainError) -> Result | None:
+    """Let rank 0 do something that may take long, and all raise its error; a collective.
+
+    The others do not wait in one collective, which would count as hung after ``comm.abort_seconds`` however
+    healthy rank 0 is, but in a row of short ones: a rank 0 that is gone is still noticed as everywhere else.
+
+    Args:
+        me: this rank's number, which counts without a process group too.
+        work: done by rank 0 alone, in a thread of its own if there are others. No collectives in it.
+        limit_seconds: how long it may take where others wait.
+        late: raised by all if it takes longer; its place is named every minute meanwhile.
+
+    Returns:
+        What the work returned, on rank 0; None elsewhere.
+
+    Raises:
+        DistrainError: that of the work, on all ranks.
+    """
+    if not together():
+        return work() if me == 0 else None
+    if me != 0:
+        while _first_is_busy(False):
+            pass
+        agree(None)
+        return None
+    task = _Task(work)
+    task.start()
+    began = told = time.monotonic()
+    while _first_is_busy(_runs_on(task) and time.monotonic() - began < limit_seconds):
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            log.warning("%s: rank 0 has been at it for %.0f s", late.where, told - began)
+    error = late if task.is_alive() else task.error
+    agree(error if isinstance(error, DistrainError) else None)
+    return task.result
+
+
+def _runs_on(task: _Task[Any]) -> bool:
+    """Return whether it still runs after a moment.
+
+    Raises:
+        BaseException: it failed by something that other ranks cannot be told; it ends the job.
+    """
+    task.join(BEAT_SECONDS)
+    if task.error is not None and not isinstance(task.error, DistrainError):
+        raise task.error
+    return task.is_alive()
+
+
+def _first_is_busy(busy: bool) -> bool:
+    """Tell all what rank 0 says."""
+    flag = torch.tensor([int(busy)], dtype=torch.int64)
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrain.errors import ConfigError, DistrainError
+from distrain.errors import ConfigError
 from distrain.train import checkpoint, ranks
-from distrain.train.errors import CheckpointError
+from distrain.train.errors import GO_ON, CheckpointError, checkpoint_late
 from distrain.train.evaluate import Evaluation
 from distrain.train.metrics import told_evaluation
 from distrain.train.parts import Parts
@@ -91,7 +91,9 @@ def prepare(parts: Parts) -> Run:
     total = parts.settings.duration.steps(steps_per_epoch)
     if total < 1:
         raise ConfigError(
-            "train.duration", f"{parts.settings.duration} is less than half a step", "lengthen it"
+            "train.duration",
+            f"{parts.settings.duration} of {steps_per_epoch} steps an epoch is less than half a step",
+            "set train.duration to 1st (one step) or more",
         )
     run = Run(module, module, optimizer, learning_rate, steps_per_epoch, total)
     _resume(run, parts)
@@ -145,15 +147,16 @@ def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 def _resume(run: Run, parts: Parts) -> None:
     """Bring back the newest valid checkpoint: rank 0 reads it and sends its bytes to the others."""
-    payload, error = None, None
-    if parts.world.rank == 0:
-        try:
-            found = _newest(parts)
-            if found is not None:
-                run.checkpoint, payload = found
-        except DistrainError as caught:
-            error = caught
-    ranks.agree(error)
+    limit = parts.settings.checkpoint_seconds
+    found = ranks.by_first(
+        parts.world.rank,
+        lambda: _newest(parts),
+        limit,
+        checkpoint_late(parts.folder / CHECKPOINTS, "read", limit),
+    )
+    payload = None
+    if found is not None:
+        run.checkpoint, payload = found
     payload = ranks.broadcast_bytes(payload)
     if payload is not None:
         state = checkpoint.unpack(payload)
@@ -173,7 +176,8 @@ def _newest(parts: Parts) -> tuple[Path, bytes] | None:
             raise ConfigError(
                 str(parts.folder),
                 f"holds checkpoints of an earlier run ({names[0].name}), which this one would overwrite",
-                "resume it (--resume) or give this run another name",
+                f"{GO_ON}, or begin in another folder: another `name`, or another DISTRAIN_RUN_DIR where the "
+                "ranks get one (RUN_DIR of launch/mpirun.sh)",
             )
         return None
     found = checkpoint.newest_valid(folder)
@@ -199,15 +203,7 @@ def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
             f"checkpoint format {state.get('format')} is not {_FORMAT}",
             "resume it with the version of distrain that wrote it",
         )
-    if (state["global_batch"], state["steps_per_epoch"]) != (parts.global_batch, run.steps_per_epoch):
-        raise CheckpointError(
-            where,
-            f"the checkpoint has global batch {state['global_batch']} and {state['steps_per_epoch']} steps "
-            f"per epoch, this run {parts.global_batch} and {run.steps_per_epoch}, so its position in the "
-            "data would be another",
-            f"resume with {state['world_size']} ranks, or with the data.batch_per_rank that gives "
-            f"{state['global_batch']} images per step",
-        )
+    _check_position(where, run, parts, state)
     if state["config_digest"] != parts.config_digest:
         log.warning(
             "the configuration has changed since the checkpoint was written (the launcher says in what)"
@@ -227,6 +223,26 @@ def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
         # Random layers get fresh streams; the order of images does not depend on the ranks.
         log.warning("the checkpoint is of %d ranks, this run has %d", state["world_size"], parts.world.size)
     run.step = run.resumed_from = state["step"]
+
+
+def _check_position(where: str, run: Run, parts: Parts, state: dict[str, Any]) -> None:
+    """Make sure that the checkpoint's step is the same place in the data as this run's."""
+    if state["global_batch"] != parts.global_batch:
+        raise CheckpointError(
+            where,
+            f"the checkpoint has global batch {state['global_batch']}, this run {parts.global_batch}, so its "
+            "position in the data would be another",
+            f"resume with {state['world_size']} ranks, or with the data.batch_per_rank or train.accumulate "
+            f"that gives {state['global_batch']} images per step",
+        )
+    if state["steps_per_epoch"] != run.steps_per_epoch:
+        raise CheckpointError(
+            where,
+            f"the checkpoint has {state['steps_per_epoch']} steps per epoch, this run {run.steps_per_epoch} "
+            "with the same global batch: other data, or another cut of it",
+            "resume with the pack that it was written with (data.train) and its data.last_batch, "
+            "data.group_nodes and data.reshuffle, or begin a new run",
+        )
 
 
 def _set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:

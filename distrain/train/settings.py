@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from typing_extensions import Self
 
 from distrain.errors import nearest
-from distrain.settings import Settings, Steps
+from distrain.settings import Seconds, Settings, Steps
 from distrain.units import Duration
 
 RESNETS = ("resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -100,6 +100,12 @@ class TrainSettings(Settings):
     )
     checkpoint_every: Steps = Field(
         Duration(1, "ep"), description="how much work a crash may cost; the end is always kept"
+    )
+    checkpoint_seconds: Seconds = Field(
+        3600.0,
+        gt=0,
+        description="a checkpoint that takes longer to write or to read ends a run of several ranks. For the "
+        "ranks that wait meanwhile `comm.abort_seconds` does not count",
     )
     keep_checkpoints: int = Field(3, ge=1, description="newest checkpoints that are kept")
     tensorboard: bool = True

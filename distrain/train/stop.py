@@ -49,7 +49,8 @@ class Stop:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        log.warning("%s: stopping after this step, with a checkpoint", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        log.warning("%s: stopping after this step or batch of an evaluation, with a checkpoint", name)
 
     def agreed(self) -> bool:
         """Called by every rank at the end of every step: True, on all alike, if it is the last one."""

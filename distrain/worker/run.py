@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import distrain
+from distrain import machine
 from distrain.comm import runtime
 from distrain.comm.engine.guest import Guest, submit_bulk
 from distrain.comm.operation import Completion
@@ -21,9 +22,8 @@ from distrain.comm.sync.synchroniser import make_synchroniser
 from distrain.config.load import dump
 from distrain.config.schema import RunConfig
 from distrain.data.exchange import MpiCarrier
-from distrain.data.room import check_room, free_bytes
+from distrain.data.room import check_room
 from distrain.data.store import Store
-from distrain.launch import machine
 from distrain.launch.derive import check_classes
 from distrain.train.device import pick_device
 from distrain.train.loop import train
@@ -73,7 +73,7 @@ def _run(config: RunConfig, comm: MPI.Intracomm, world: World, folder: Path) -> 
         records.write_environment(folder, world)
     sharing = wiring.share(config, world)
     if config.data.memory == "node":  # both packs together, before either is loaded
-        check_room("data", sharing.bytes_per_node, free_bytes())
+        check_room("data", sharing.bytes_per_node, machine.free_bytes())
     node = mpi.node_comm(comm)
     # MPI belongs to the engine's thread once it runs: the stores are opened before and closed after.
     room = sharing.room_per_node

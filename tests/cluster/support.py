@@ -57,7 +57,7 @@ def begin(
     command = mpi.find().command(
         Job(
             command=(sys.executable, str(folder / "program.py"), str(folder), *words),
-            np=len(listed), crowded=True, as_root=True, place="hosts", hosts=listed,
+            np=len(listed), crowded=True, as_root=True, place="hosts",
             hostfile=str(folder / "hosts"), extra=machines.starter_args(mpi.find().name),
             env={"DISTRAIN_WORLD_SIZE": str(len(listed)), "OMP_NUM_THREADS": "1"},
         ),

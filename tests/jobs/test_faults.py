@@ -9,6 +9,7 @@ import pytest
 
 from distrain.timeline_reader import read, steps_of
 from distrain.world import rank_name
+from tests.jobs.scripts import mpirun
 from tests.jobs.support import Launch
 from tests.ranks import killed_code
 
@@ -38,6 +39,28 @@ def test_stalled_rank_is_named_and_the_job_ends(launch: Launch) -> None:
     )  # fmt: skip
     assert job.code != 0
     assert "rank" in job.err and "1" in job.err and "allreduce" in job.err
+
+
+SLOW_WRITE = """
+import os, sys, time
+from distrain.config.load import load
+from distrain.train import checkpoint
+from distrain.worker.run import main
+
+save = checkpoint.save
+def slowly(*words):
+    time.sleep(4)
+    return save(*words)
+checkpoint.save = slowly
+limits = ["comm.stall_seconds=1s", "comm.abort_seconds=2s"]
+sys.exit(main(load(os.environ["RECIPE"], ["train.duration=1st", *limits])))
+"""
+
+
+def test_a_slow_write_of_a_checkpoint_is_not_taken_for_a_hang(recipe: Path, tmp_path: Path) -> None:
+    job = mpirun(SLOW_WRITE, tmp_path, RECIPE=str(recipe), DISTRAIN_RUN_DIR=str(tmp_path))
+    assert job.returncode == 0, job.stderr
+    assert "has been waiting" not in job.stderr and list((tmp_path / "checkpoints").glob("*.pt"))
 
 
 def test_a_killed_rank_leaves_nothing_in_shared_memory(launch: Launch) -> None:

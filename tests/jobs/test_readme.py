@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from distrain import machine
 from distrain.cli import app
-from distrain.launch import machine, mpi
+from distrain.launch import mpi
 from distrain.launch.job import Job
 from tests.jobs.support import TIMEOUT_SECONDS, environment
 

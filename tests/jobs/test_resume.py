@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from distrain.train import checkpoint
@@ -48,7 +49,8 @@ def test_another_seed_gives_other_bits(trainings: Trainings) -> None:
     assert not same_bits(one, other)
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_can_be_resumed(recipe: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 85)])
+def test_a_request_stops_with_a_checkpoint(recipe: Path, number: signal.Signals, code: int) -> None:
     command = [
         sys.executable,
         "-m",
@@ -72,10 +74,10 @@ def test_ctrl_c_stops_with_a_checkpoint_and_can_be_resumed(recipe: Path) -> None
     while not (metrics.exists() and '"step": 3' in metrics.read_text()):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (85, 130), err
-    assert "stopping after this step, with a checkpoint" in err
+    assert process.returncode == code, err
+    assert "stopping after this step or batch of an evaluation, with a checkpoint" in err
     step = checkpoint.listed(metrics.parent / "checkpoints")[0].name
     assert step.startswith("step-")
     assert not _alive(str(recipe.parent))

@@ -61,7 +61,8 @@ def _native(device: int | None) -> DecodeEngine:
         raise ConfigError(
             "data.engine",
             f"'native' is not available: {found}",
-            "install a C compiler and reinstall distrain, or set data.engine=auto",
+            "install a C compiler and run `python -m distrain.data.decode.build_native`, "
+            "or set data.engine=auto",
         )
     return found
 

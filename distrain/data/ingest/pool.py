@@ -18,11 +18,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _begin_worker() -> None:
     # Ctrl-C reaches the whole process group: a worker ends silently, the parent tells the user.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))

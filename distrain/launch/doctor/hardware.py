@@ -7,11 +7,11 @@ import platform
 import shutil
 import subprocess
 
-from distrain.launch import machine
+from distrain import machine
 from distrain.launch.doctor.check import Check
 from distrain.units import format_bytes
 
-_LITTLE = 1 << 30  # Docker gives /dev/shm 64 MiB unless told otherwise
+_LITTLE = 64 << 20  # so large is all of /dev/shm in a container of Docker, unless it is told otherwise
 
 
 def cores() -> Check:
@@ -22,19 +22,28 @@ def cores() -> Check:
 
 
 def memory() -> Check:
-    """Look at installed memory and at the container's limit."""
+    """Look at the memory of the node, where packed data lies: installed, limited by a container, free."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = machine.memory_limit()
-    facts = {"installed_bytes": installed, "limit_bytes": limit}
+    free = machine.free_bytes()
+    facts = {"installed_bytes": installed, "limit_bytes": limit, "free_bytes": free}
     text = "no container limit" if limit is None else f"container limit {format_bytes(limit)}"
-    return Check("memory", "ok", f"{format_bytes(installed)}, {text}", facts=facts)
+    return Check(
+        "memory",
+        "ok",
+        f"{format_bytes(installed)}, {text}; {format_bytes(free)} free for packed data",
+        facts=facts,
+    )
 
 
 def shared_memory() -> Check:
-    """Look at the room in /dev/shm, where MPI keeps its segments."""
+    """Look at the room in /dev/shm, where MPI keeps segments of its own.
+
+    Packed data lies there only where ranks may not open each other's memory through ``/proc``.
+    """
     room = machine.shared_memory()
     if room is None:
-        do = "mount a tmpfs there, or set data.memory=disk"
+        do = "mount a tmpfs there: MPI may send through the network inside the node without it"
         return Check("shared memory", "slower", "there is no /dev/shm", do)
     size, free = room
     found = f"/dev/shm: {format_bytes(free)} free of {format_bytes(size)}"
@@ -58,11 +67,11 @@ def gpus(seen_by_torch: list[str] | None) -> Check:
 
 
 def compiler() -> Check:
-    """Look for the C compiler that builds the native libraries."""
+    """Look for the C compiler that builds the core of the communication, the decoder and the checksums."""
     chosen = os.environ.get("CC", "").split()
     path = next((p for name in (chosen[:1] or ["cc", "gcc", "clang"]) if (p := shutil.which(name))), None)
     if path is None:
-        do = "it builds communication, decoder and checksums: install gcc, then reinstall distrain"
+        do = "only needed to build the C libraries (communication, decoder, checksums) where they are missing"
         return Check("compiler", "absent", "no C compiler found", do)
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False)
     version = next(iter(answer.stdout.splitlines()), "")

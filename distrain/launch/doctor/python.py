@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 
 import distrain
@@ -45,7 +46,14 @@ _HOROVOD = """
 import json, horovod, horovod.torch
 print(json.dumps({"version": horovod.__version__, "mpi": bool(horovod.torch.mpi_built())}))
 """
-_REINSTALL = "reinstall distrain: pip install --force-reinstall distrain"
+_DECODER, _WIRE, _CRC = (
+    "distrain.data.decode.build_native", "distrain.comm.build_native", "distrain.data.checksum.build_native"
+)  # fmt: skip
+
+
+def _rebuild(builder: str) -> str:
+    """Return what builds one of the C libraries in its place, in a checkout and in an installed package."""
+    return f"install a C compiler (gcc), then run `{shlex.quote(sys.executable)} -m {builder}`"
 
 
 def python() -> Check:
@@ -68,7 +76,9 @@ def decoders() -> list[Check]:
     """Look at the image decoders, the fast one and the one that stands in for it."""
     turbo, reason = ask_python(_TURBOJPEG)
     if turbo is None:
-        second = Check("decoder turbojpeg", "broken", reason, _REINSTALL)
+        words = "-m pip install --force-reinstall simplejpeg opencv-python-headless"
+        do = f"run `{shlex.quote(sys.executable)} {words}`"
+        second = Check("decoder turbojpeg", "broken", reason, do)
     else:
         found = f"simplejpeg, OpenCV {turbo['opencv']}"
         second = Check("decoder turbojpeg", "ok", found, facts=turbo)
@@ -77,27 +87,29 @@ def decoders() -> list[Check]:
         first = Check("decoder native", "ok", native["text"], facts=native)
     else:
         reason = native["text"] if native else reason
-        do = "images decode several times slower; install a C compiler (gcc), then " + _REINSTALL
+        do = f"images decode several times slower; {_rebuild(_DECODER)}"
         first = Check("decoder native", "slower", f"not usable: {reason}", do)
     return [first, second]
 
 
 def exchange() -> Check:
     """Look at the C code of the wire, with which the ranks of a node combine in its memory."""
-    return _compiled("exchange in memory", _EXCHANGE, "ranks of a node send messages, driven by Python")
+    return _compiled(
+        "exchange in memory", _EXCHANGE, "ranks of a node send messages, driven by Python", _WIRE
+    )
 
 
 def checksums() -> Check:
     """Look at the C code that checks images while they are loaded."""
-    return _compiled("checksums", _CHECKSUM, "zlib checks images, and data loads slower")
+    return _compiled("checksums", _CHECKSUM, "zlib checks images, and data loads slower", _CRC)
 
 
-def _compiled(name: str, script: str, without: str) -> Check:
+def _compiled(name: str, script: str, without: str, builder: str) -> Check:
     facts, reason = ask_python(script)
     if facts is not None and facts["built"]:
         return Check(name, "ok", facts["text"], facts=facts)
     reason = facts["text"] if facts else reason
-    do = f"{without}; install a C compiler (gcc), then {_REINSTALL}"
+    do = f"{without}; {_rebuild(builder)}"
     return Check(name, "slower", f"not usable: {reason}", do)
 
 

@@ -57,7 +57,9 @@ def test_evaluation_does_not_depend_on_the_ranks(world: World, root: Path) -> No
     def counted(rank: int, size: int) -> Evaluation:
         loader = EvalLoader(store, SETTINGS, create_decoder("turbojpeg"), rank, size)
         try:
-            return evaluate(model, loader, preprocess)
+            found = evaluate(model, loader, preprocess)
+            assert found is not None
+            return found
         finally:
             loader.close()
 

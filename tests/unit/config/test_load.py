@@ -110,13 +110,15 @@ def test_file_then_overrides_then_defaults(tmp_path: Path) -> None:
         (
             "a: [\n",
             [],
-            "{path}:2: not valid YAML: expected the node content, but found '<stream end>'; mend this line",
+            "{path}:2: not valid YAML: expected the node content, but found '<stream end>'; write it as "
+            "`key: value`, with what is opened closed and quotes around text of special characters",
         ),
         (
             "name: !!python/object/apply:os.getcwd []\n",
             [],
             "{path}:1: not valid YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.getcwd'; mend this line",
+            "'tag:yaml.org,2002:python/object/apply:os.getcwd'; write it as "
+            "`key: value`, with what is opened closed and quotes around text of special characters",
         ),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from distrain.config import load
+from distrain import units
+from distrain.config import dump, load
 from distrain.config.explain import suggest, walk
 from distrain.config.reference import markdown
 from distrain.config.schema import json_schema
@@ -68,3 +70,33 @@ def test_every_setting_is_suggested_for_itself() -> None:
 def test_suggestions(wrong: str, meant: str | None) -> None:
     found = suggest(tuple(wrong.split(".")))
     assert (".".join(found) if found else None) == meant
+
+
+def defaults_of_the_page() -> list[tuple[str, str]]:
+    """(setting, default as it is documented) of every setting that has one."""
+    rows = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| (`.*?`|\*\*required\*\*) \|", markdown(), re.MULTILINE)
+    assert len(rows) == sum(".".join(path) not in GROUPS for path in walk())
+    return [(name, default.strip("`")) for name, default in rows if default != "**required**"]
+
+
+GROUPS = {".".join(path[:-1]) for path in walk()}
+
+
+@pytest.mark.parametrize(("name", "default"), defaults_of_the_page())
+def test_every_documented_default_can_be_written(tmp_path: Path, name: str, default: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: first\ndata: {train: a, val: b}\n")
+    assert dump(load(path, [f"{name}={default}"])) == dump(load(path))
+
+
+def test_quantities_are_known_by_their_types_and_named_alike() -> None:
+    kinds = dict(re.findall(r"^\| `(?:[a-z_]+\.)*([a-z_]+)` \| ([^|]+) \|", markdown(), re.MULTILINE))
+    for name, kind in kinds.items():
+        assert name.endswith("_bytes") == kind.startswith("size"), (name, kind)
+        assert name.endswith("_seconds") == (kind == "time"), (name, kind)
+
+
+def test_the_page_lists_every_unit() -> None:
+    header = markdown().split("## The run")[0].lower()
+    for unit in (*units._BYTES, *units._SECONDS, "ep", "st"):
+        assert not unit or f"`{unit}`" in header, unit

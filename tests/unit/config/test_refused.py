@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distrain.config import load
+from distrain.config.explain import _one
 from distrain.errors import ConfigError
 
 BASE = "name: first\ndata:\n  train: a\n  val: b\n"
@@ -54,5 +55,24 @@ def test_times_of_slurm(tmp_path: Path, time: str | int) -> None:
 def test_yaml_nested_too_deep(tmp_path: Path, opening: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(opening * 3000)
-    with pytest.raises(ConfigError, match="nested too deeply"):
+    with pytest.raises(ConfigError, match="nested too deeply; close them"):
         load(path)
+
+
+def test_a_character_that_no_text_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: a\x00b\n")
+    with pytest.raises(ConfigError, match=r"characters are not allowed(.|\n)*; remove that character"):
+        load(path)
+
+
+def test_what_is_allowed_is_named_for_errors_without_words_of_their_own() -> None:
+    """Of pydantic's errors the rare ones have no words here: the type of the setting is said."""
+    for loc, said in (
+        (("comm", "link_gbit"), "write number or null"),
+        (("train", "milestones", 0), "see docs/configuration.md"),
+        (("train", "schedule", "milestones", 1), "write list of duration"),
+        (("data", "memory"), "write one of `node`, `disk`"),
+    ):
+        detail = {"type": "frozen_field", "loc": loc, "input": 1, "msg": "Field is frozen", "ctx": {}}
+        assert said in _one(detail)[1]  # type: ignore[arg-type]

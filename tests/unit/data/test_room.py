@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distrain.data.room import free_bytes, shm_free_bytes
+from distrain.data.room import shm_free_bytes
+from distrain.machine import cores, free_bytes, memory_limit
 
 GIB = 1 << 30
 
@@ -61,6 +62,13 @@ def test_version_1(tmp_path: Path) -> None:
         "memory/memory.stat": "total_inactive_file 0\n",
     }
     assert free_bytes(machine(tmp_path, "4:memory:/slurm\n3:cpu:/\n", files)) == 7 * GIB
+
+
+def test_quotas_and_limits_of_all_groups_above_count(tmp_path: Path) -> None:
+    files = {"job/cpu.max": "100000 100000\n", "job/step/cpu.max": "max 100000\n"} | group("job/", GIB, 0, 0)
+    root = machine(tmp_path, "0::/job/step\n", files)
+    assert cores(root) == 1
+    assert memory_limit(root) == GIB
 
 
 def test_this_machine_has_some() -> None:

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from distrain.cli import launch as launch_commands
 from distrain.config import RunConfig, load
 from distrain.errors import ConfigError, LaunchError
-from distrain.launch import lock
+from distrain.launch import lock, start
+from distrain.launch.job import Command
+from distrain.launch.local import Outcome
 
 Config = Callable[..., RunConfig]
 Mpirun = Callable[[str], Path]
@@ -223,3 +225,19 @@ def test_errors_are_one_line_and_exit_code_2(project: Path) -> None:
         "distrain: command line: unknown setting 'train.lr' "
         "(did you mean 'train.optimizer.lr'?); correct the key\n"
     )
+
+
+def test_the_limit_of_a_stop_is_a_setting(
+    project: Path, fake_mpirun: Mpirun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_mpirun(OPENMPI)
+    limits: list[float] = []
+
+    def run(command: Command, *, stop_seconds: float, limit_name: str) -> Outcome:
+        limits.append(stop_seconds)
+        return Outcome(1)
+
+    monkeypatch.setattr(start, "run", run)
+    distrain("launch", "run.yaml", "launch.stop_seconds=5min")
+    distrain("launch", "run.yaml")
+    assert limits == [300.0, 120.0]

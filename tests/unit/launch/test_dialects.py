@@ -52,7 +52,7 @@ SET = {
 
 
 def build(name: str, environ: dict[str, str] | None = None, prefix: str = "/m", **job: object) -> Command:
-    base: dict[str, object] = {"command": ("prog",), "np": 4, "env": ENV, "hosts": HOSTS, "hostfile": "/h"}
+    base: dict[str, object] = {"command": ("prog",), "np": 4, "env": ENV, "hostfile": "/h"}
     return command(
         DIALECTS[name], "/m/bin/mpirun", prefix, Job(**{**base, "ranks_per_node": 2, **job}), environ or {}
     )

@@ -11,8 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from distrain import machine
 from distrain.cli import doctor as doctor_command
-from distrain.launch import machine
 from distrain.launch.doctor import examine, hardware, mpi, python
 from distrain.launch.doctor.check import Check, ask_python, last_line
 from distrain.launch.mpi import Mpi
@@ -45,12 +45,14 @@ def test_without_the_checksums_in_c_it_is_slower(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(python, "_CHECKSUM", 'print(\'{"built": false, "text": "no compiler"}\')')
     check = python.checksums()
     assert check.verdict == "slower" and "no compiler" in check.found and "zlib" in check.do
+    assert f"{sys.executable} -m distrain.data.checksum.build_native`" in check.do
 
 
 def test_without_the_native_decoder_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python, "_NATIVE", 'print(\'{"built": false, "text": "no compiler"}\')')
     native, turbojpeg = python.decoders()
     assert native.verdict == "slower" and "no compiler" in native.found and "compiler" in native.do
+    assert f"{sys.executable} -m distrain.data.decode.build_native`" in native.do
     assert turbojpeg.verdict == "ok"
 
 
@@ -142,7 +144,13 @@ def test_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "shared_memory", lambda: (64 << 30, 60 << 30))
     assert hardware.shared_memory().verdict == "ok"
     monkeypatch.setattr(machine, "shared_memory", lambda: None)
-    assert "data.memory=disk" in hardware.shared_memory().do
+    assert "tmpfs" in hardware.shared_memory().do
+
+
+def test_packed_data_is_compared_with_the_memory_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_bytes", lambda: 5 << 30)
+    check = hardware.memory()
+    assert check.found.endswith("; 5.0 GiB free for packed data") and check.facts["free_bytes"] == 5 << 30
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +165,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    assert hardware.compiler().verdict == "absent"
+    assert hardware.compiler().verdict == "absent" and "communication, decoder" in hardware.compiler().do
     (tmp_path / "mycc").write_text("#!/bin/sh\necho mycc 1.0\n")
     (tmp_path / "mycc").chmod(0o755)
     monkeypatch.setenv("CC", "mycc -m64")
@@ -165,25 +173,29 @@ def test_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "limit", "quota"),
+    ("files", "limit", "cores"),
     [
-        ({"memory.max": "1073741824\n", "cpu.max": "150000 100000\n"}, 1 << 30, 1.5),
-        ({"memory.max": "max\n", "cpu.max": "max 100000\n"}, None, None),
-        ({"memory/memory.limit_in_bytes": "4096\n", "cpu/cpu.cfs_quota_us": "-1\n"}, 4096, None),
-        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None, None),
-        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, None, 2.0),
-        ({}, None, None),
+        ({"memory.max": "1073741824\n", "cpu.max": "250000 100000\n"}, 1 << 30, 2),
+        ({"memory.max": "max\n", "cpu.max": "max 100000\n"}, None, 64),
+        ({"memory/memory.limit_in_bytes": "4096\n", "cpu/cpu.cfs_quota_us": "-1\n"}, 4096, 64),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None, 64),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, None, 2),
+        ({}, None, 64),
     ],
 )
 def test_limits_of_a_container(
-    tmp_path: Path, files: dict[str, str], limit: int | None, quota: float | None
+    tmp_path: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, limit: int | None, cores: int
 ) -> None:
-    for name, text in files.items():
+    listed = "2:memory:/\n1:cpu,cpuacct:/\n" if any("/" in name for name in files) else "0::/\n"
+    for name, text in {
+        "proc/self/cgroup": listed,
+        **{f"sys/fs/cgroup/{n}": t for n, t in files.items()},
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(64), raising=False)
     assert machine.memory_limit(tmp_path) == limit
-    assert machine._quota(tmp_path) == quota
-    assert machine.cores(tmp_path) >= 1
+    assert machine.cores(tmp_path) == cores
 
 
 def test_gpus_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

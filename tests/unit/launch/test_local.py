@@ -164,13 +164,19 @@ def test_completed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 1), (None, 1)]
+    ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 85), (None, 85)]
 )
 def test_stopped_with_a_checkpoint(tmp_path: Path, asked: signal.Signals | None, code: int) -> None:
     result(tmp_path, "stopped")
     verdict = judge(tmp_path, Outcome(0, asked))
     assert verdict.code == code
     assert verdict.message.endswith("was stopped with a checkpoint; go on with --resume auto")
+
+
+def test_asked_to_stop_and_failed(tmp_path: Path) -> None:
+    assert judge(tmp_path, Outcome(1, signal.SIGUSR1)).code == 1
+    leave(tmp_path, 3, at=10.0, code=2)
+    assert judge(tmp_path, Outcome(255, signal.SIGUSR1)).code == 2
 
 
 def test_interrupted_without_a_checkpoint(tmp_path: Path) -> None:
@@ -197,3 +203,17 @@ def test_killed_rank_is_named(tmp_path: Path) -> None:
     assert verdict.code == 137
     assert "exit code 137 (a process was ended by SIGKILL, perhaps for lack of memory)" in verdict.message
     assert "exit code 3 and" in judge(tmp_path, Outcome(3)).message
+
+
+def test_the_limit_of_a_polite_stop_is_told_with_its_name() -> None:
+    code = LAUNCHER.replace("kill_seconds=0.3", "kill_seconds=0.3, limit_name='launch.stop_seconds'")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, STARTER.format(leave_on="SIGUSR1"), "45"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.terminate()
+    told = process.communicate(timeout=30)[1]
+    assert "once more ends it at once, as do 45 s (launch.stop_seconds) without an end" in told

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from distrain import machine
 from distrain.config import RunConfig
 from distrain.data.format import MANIFEST, aligned
 from distrain.errors import ConfigError, DataError, LaunchError
-from distrain.launch import machine
 from distrain.launch.plan import LaunchPlan, make_plan, nodes_of
 from distrain.launch.run_folder import RunFolder
 from distrain.launch.start import describe

@@ -39,7 +39,9 @@ def test_names_are_counted_up(tmp_path: Path) -> None:
 
 def test_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LaunchError, match=r"no run folder can be made: .*; set launch.runs"):
+    with pytest.raises(
+        LaunchError, match=r"no run folder can be made: .*; set launch.runs to a folder that you may write to"
+    ):
         run_folder.create(tmp_path / "file", "a")
 
 

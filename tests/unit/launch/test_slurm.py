@@ -49,6 +49,11 @@ def test_the_whole_text() -> None:
     assert text == GOLDEN.read_text()
 
 
+@pytest.mark.parametrize(("written", "asked"), [("2min", 120), ("90.5s", 91), (60, 60)])
+def test_the_warning_is_a_time_in_whole_seconds(written: str | int, asked: int) -> None:
+    assert f"#SBATCH --signal=B:USR1@{asked}\n" in script(grace_seconds=written)
+
+
 def test_only_the_marked_blocks_differ_from_the_template() -> None:
     def outside(text: str) -> list[str]:
         kept, inside = [], False

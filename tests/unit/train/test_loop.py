@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from train_fakes import FakeBatch, FakeLoader, make_parts, pictures
+from train_fakes import FakeBatch, FakeLoader, eval_batches, make_parts, pictures
 
-from distrain.errors import ConfigError
+from distrain.errors import EXIT_STOPPED, ConfigError
 from distrain.train.checkpoint import listed, unpack
 from distrain.train.errors import CheckpointError, TrainingError
 from distrain.train.events import check_finite
 from distrain.train.loop import batches, train
 from distrain.train.models import create
-from distrain.train.parts import EXIT_STOPPED, Parts
+from distrain.train.parts import Parts
 from distrain.train.run import Run, prepare
 from distrain.train.settings import ModelSettings
 
@@ -200,6 +200,46 @@ def test_the_evaluation_of_the_step_that_it_stopped_at_is_made_up_for(tmp_path: 
     assert cut == whole and [step for step, _ in cut] == [6, 12]
 
 
+@pytest.mark.parametrize("at", [1, 2])  # of the 6 and the 12: in the middle, and at the end of the run
+def test_a_signal_gives_an_evaluation_up_and_the_resume_makes_it(tmp_path: Path, at: int) -> None:
+    batches, rounds = eval_batches(pictures(23, seed=9), 8), []
+
+    class Interrupting(list[FakeBatch]):
+        def __iter__(self) -> Iterator[FakeBatch]:
+            rounds.append(0)
+            for batch in batches:
+                rounds[-1] += 1
+                if len(rounds) == at:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                yield batch
+
+    result = train(make_parts(tmp_path / "cut", eval_loader=Interrupting()))
+    assert rounds[-1] == 1  # of three batches
+    assert (result.status, result.exit_code, result.steps) == ("stopped", EXIT_STOPPED, 6 * at)
+    assert result.top1 is None and listed(tmp_path / "cut" / "checkpoints")[0].name.startswith(
+        f"step-{6 * at:09d}"
+    )
+    again = train(make_parts(tmp_path / "cut", resume=True))
+    assert (again.status, again.exit_code, again.resumed_from) == ("completed", 0, 6 * at)
+    whole = train(make_parts(tmp_path / "whole"))
+    assert (again.top1, again.eval_loss) == (whole.top1, whole.eval_loss)
+    assert [r["step"] for r in records(tmp_path / "cut", "eval")] == [6, 12]
+
+
+def test_a_resume_that_is_stopped_while_it_evaluates_trains_no_step(tmp_path: Path) -> None:
+    loader = InterruptingLoader(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train(make_parts(tmp_path, loader=loader))
+
+    class Interrupting(list[FakeBatch]):
+        def __iter__(self) -> Iterator[FakeBatch]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield from eval_batches(pictures(23, seed=9), 8)
+
+    result = train(make_parts(tmp_path, resume=True, eval_loader=Interrupting()))
+    assert (result.status, result.steps, result.train_images) == ("stopped", 6, 0)
+    assert (tmp_path / (result.checkpoint or "")).is_file()
+
+
 def test_resuming_before_a_damaged_checkpoint_keeps_the_good_ones(tmp_path: Path) -> None:
     changes = {"duration": "12st", "checkpoint_every": "4st", "keep_checkpoints": 3}
     train(make_parts(tmp_path, train=changes))
@@ -276,20 +316,30 @@ def test_batch_normalisation_of_a_single_value_is_explained(tmp_path: Path) -> N
 
 
 def test_a_duration_of_less_than_a_step(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"0\.01ep is less than half a step"):
+    with pytest.raises(
+        ConfigError, match=r"0\.01ep of 4 steps an epoch is less than half a step; set train\.duration to 1st"
+    ):
         train(make_parts(tmp_path, train={"duration": "0.01ep"}))
 
 
 def test_other_checkpoints_are_not_overwritten(tmp_path: Path) -> None:
     train(make_parts(tmp_path))
-    with pytest.raises(ConfigError, match=r"holds checkpoints of an earlier run .*--resume"):
+    with pytest.raises(
+        ConfigError, match=r"earlier run .*--resume auto .*DISTRAIN_RESUME=1 .*DISTRAIN_RUN_DIR"
+    ):
         train(make_parts(tmp_path))
 
 
 def test_resume_refuses_what_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_parts(tmp_path, config_digest="a"))
-    with pytest.raises(CheckpointError, match=r"global batch 16 and 4 steps .* this run 32 and 2"):
+    with pytest.raises(CheckpointError, match=r"global batch 16, this run 32, .*resume with 1 ranks, or"):
         train(make_parts(tmp_path, resume=True, global_batch=32))
+    packed_anew = FakeLoader(pictures(83), 16)
+    with pytest.raises(
+        CheckpointError, match=r"has 4 steps per epoch, this run 5 .*data\.train.*last_batch"
+    ) as e:
+        train(make_parts(tmp_path, resume=True, loader=packed_anew))
+    assert "ranks" not in str(e.value)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         train(make_parts(tmp_path, resume=True, norm="group"))
     with caplog.at_level(logging.WARNING):

@@ -83,7 +83,9 @@ def evaluate_alone(count: int) -> Evaluation:
         if name.endswith("running_mean"):
             buffer += 0.1
     preprocess = Preprocess(torch.device("cpu"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return evaluate(model, eval_batches(pictures(count, seed=4), 3), preprocess)
+    found = evaluate(model, eval_batches(pictures(count, seed=4), 3), preprocess)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("count", [23, 2])  # 2: the third rank has no image
@@ -121,6 +123,13 @@ def test_a_checkpoint_that_rank_0_cannot_write_ends_all_ranks(three: Told) -> No
     assert len({rank["no_room"] for rank in three}) == 1
     assert three[2]["no_room"].startswith("CheckpointError")
     assert "File exists" in three[2]["no_room"]
+
+
+def test_ranks_wait_for_rank_0_in_short_collectives(three: Told) -> None:
+    told = [rank["patient"] for rank in three]
+    assert [each["result"] for each in told] == ["done", None, None]
+    assert len({each["collectives"] for each in told}) == 1 and told[0]["collectives"] >= 3
+    assert {each["error"] for each in told} == {"here: too late; hurry"}
 
 
 def test_every_rank_resumes_its_own_random_state(three: Told) -> None:

@@ -12,6 +12,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from torch import nn
 from train_fakes import FakeBatch, FakeLoader, eval_batches, make_parts, pictures
 
 from distrain.errors import DistrainError
+from distrain.train.errors import CheckpointError
 from distrain.train.evaluate import evaluate
 from distrain.train.loop import train
 from distrain.train.models import create
 from distrain.train.parts import Parts
 from distrain.train.preprocess import Preprocess
+from distrain.train.ranks import BEAT_SECONDS, by_first
 from distrain.train.settings import ModelSettings
 
 RANK, WORLD, FOLDER = 0, 1, Path()  # each rank sets its own
@@ -74,6 +77,7 @@ def evaluation(count: int) -> dict[str, Any]:
             buffer += 0.1 + RANK  # only those of rank 0 may count
     preprocess = Preprocess(torch.device("cpu"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     found = evaluate(model, eval_batches(pictures(count, seed=4), 3, RANK, WORLD), preprocess)
+    assert found is not None
     return {
         "images": found.images,
         "correct1": found.correct1,
@@ -112,6 +116,29 @@ def no_room() -> str:
     return error_of(run)
 
 
+def patient() -> dict[str, Any]:
+    """Rank 0 takes its time, twice: the others see it in several short collectives, then its limit passes."""
+    late = CheckpointError("here", "too late", "hurry")
+    told: dict[str, Any] = {}
+    calls: list[object] = []
+    broadcast = dist.broadcast
+
+    def counted(*words: Any, **named: Any) -> Any:
+        calls.append(None)
+        return broadcast(*words, **named)
+
+    dist.broadcast = counted
+    try:
+        told["result"] = by_first(RANK, lambda: time.sleep(3 * BEAT_SECONDS) or "done", 60.0, late)
+        told["collectives"] = len(calls)
+        by_first(RANK, lambda: time.sleep(60), BEAT_SECONDS, late)
+    except DistrainError as error:
+        told["error"] = str(error)
+    finally:
+        dist.broadcast = broadcast
+    return told
+
+
 def resume() -> dict[str, Any]:
     def with_dropout(name: str, **changes: Any) -> Parts:
         torch.manual_seed(0)
@@ -136,7 +163,13 @@ def run(rank: int, size: int, folder: Path) -> None:
     if WORLD == 2:
         told |= {"parity": {norm: parity(norm) for norm in ("group", "batch")}}
     else:
-        told |= {"stop": stop(), "not_finite": not_finite(), "no_room": no_room(), "resume": resume()}
+        told |= {
+            "patient": patient(),
+            "stop": stop(),
+            "not_finite": not_finite(),
+            "no_room": no_room(),
+            "resume": resume(),
+        }
     (FOLDER / f"rank{RANK}.json").write_text(json.dumps(told))
     dist.barrier()
     dist.destroy_process_group()
