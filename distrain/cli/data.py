@@ -85,7 +85,7 @@ def pack(
             raise UsageError("--dry-run", "it shows what --dedup would leave out", "add e.g. --dedup phash:4")
         _show_pairs(source, out, options, workers or cores(), as_json)
         return
-    with show_progress("packing") as progress:
+    with show_progress("packing" if dedup is None else "comparing, then packing") as progress:
         manifest = make_pack(
             source,
             out,

@@ -23,14 +23,15 @@ class ProgressLines:
         self, what: str, write: Callable[[str], object], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._what, self._write, self._clock = what, write, clock
-        self._told = clock()
-        self._begun: tuple[float, int] | None = None  # after what an earlier run had done already
+        self._told, self._done = clock(), sys.maxsize
+        self._begun = self._told, 0  # after what an earlier run had done already
 
     def __call__(self, done: int, total: int) -> None:
-        """Take note that ``done`` of ``total`` are done."""
+        """Take note that ``done`` of ``total`` are done; of fewer than before: something else has begun."""
         now = self._clock()
-        if self._begun is None:
+        if done < self._done:
             self._begun = now, done
+        self._done = done
         if now - self._told < _SECONDS or done == self._begun[1]:
             return
         self._told = now
@@ -50,4 +51,10 @@ def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def show(done: int, total: int) -> None:
+            if done < bar.tasks[0].completed:
+                bar.reset(task)
+            bar.update(task, completed=done, total=total)
+
+        yield show

@@ -22,6 +22,16 @@ def test_a_line_every_half_minute_with_the_time_left() -> None:
     ]
 
 
+def test_the_time_left_is_that_of_what_is_done_now() -> None:
+    """1,000 are compared in 100 s, then packed: 100 in 50 s leave 450 s."""
+    now, lines = [0.0], list[str]()
+    progress = ProgressLines("packing", lines.append, lambda: now[0])
+    for at, done in ((0, 0), (20, 200), (100, 1000), (100, 0), (150, 100)):
+        now[0] = float(at)
+        progress(done, 1000)
+    assert lines[-1] == "packing: 100 of 1000, 7 min 30 s left\n"
+
+
 def test_nothing_is_said_of_short_commands() -> None:
     lines: list[str] = []
     progress = ProgressLines("packing", lines.append, lambda: 0.0)
