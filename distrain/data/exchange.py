@@ -48,9 +48,13 @@ Submit = Callable[[Any], Completion]
 
 
 class Allowance:
-    """How many pieces a rank may ask for, over all windows: few, and hardly any behind gradients."""
+    """How many pieces a rank may ask for, over all windows: few, and hardly any behind gradients.
+
+    Later windows must not keep the oldest from asking: their pieces may be of ranks that wait for it.
+    """
 
     def __init__(self) -> None:
+        self._windows: list[object] = []
         self._taken = 0
         self._of_peer: dict[int, int] = {}
         self._behind, self._now = False, 0.0
@@ -67,18 +71,34 @@ class Allowance:
         if behind:
             self._gradients_at = now
 
+    def enter(self, window: object) -> None:
+        """Let a window ask from now on."""
+        self._windows.append(window)
+
+    def leave(self, window: object) -> None:
+        """It needs no more."""
+        self._windows.remove(window)
+
+    def is_oldest(self, window: object) -> bool:
+        """Return whether it is the oldest of those that ask."""
+        return self._windows[0] is window
+
     def of(self, peer: int) -> int:
         """Return how many pieces of a peer have been asked for and have not come."""
         return self._of_peer.get(peer, 0)
 
-    def take(self, peer: int) -> bool:
-        """Return whether one more piece of a peer may be asked for, and count it."""
+    def take(self, peer: int, needed: bool = False) -> bool:
+        """Return whether one more piece of a peer may be asked for, and count it.
+
+        `needed`: it is for the oldest window, which has asked for none. It waits for nothing but gradients.
+        """
         if self._behind:
             allowed = not self._taken and self._now - self._taken_at >= TRICKLE_SECONDS
         else:
             is_gap = self._now - self._gradients_at < GAP_SECONDS
             allowed = self._taken < (EXPECTED_IN_GAP if is_gap else EXPECTED)
-        if allowed and self.of(peer) < EXPECTED_OF_PEER:
+        allowed = allowed and self.of(peer) < EXPECTED_OF_PEER
+        if allowed or (needed and not self._behind):
             self._taken += 1
             self._of_peer[peer] = self.of(peer) + 1
             self._taken_at = self._now
@@ -127,6 +147,7 @@ class SwapOperation:
 
     def start(self) -> None:
         """Offer the first pieces, and ask for some."""
+        self._allowance.enter(self)
         each = max(1, min(_OFFERED_TO_PEER, _OFFERED // max(1, len(self._outgoing))))
         for peer in tuple(self._outgoing):
             for _ in range(each):
@@ -147,7 +168,10 @@ class SwapOperation:
                 self._offer(peer)
         self._ask()
         self.moved += len(done)
-        return not self._requests and not self._incoming
+        complete = not self._requests and not self._incoming
+        if complete:
+            self._allowance.leave(self)
+        return complete
 
     def waiting_for(self) -> str:
         """Name the peers whose pieces are missing."""
@@ -193,7 +217,8 @@ class SwapOperation:
         allowance.look(self.is_behind, time.perf_counter())
         while self._incoming:
             peer = min(self._incoming, key=lambda peer: (allowance.of(peer), -len(self._incoming[peer])))
-            if not allowance.take(peer):
+            needed = allowance.is_oldest(self) and not any(self._expected.values())
+            if not allowance.take(peer, needed):
                 return
             memory = self._incoming[peer].popleft()
             if not self._incoming[peer]:

@@ -74,6 +74,22 @@ def test_nothing_starves_behind_gradients_that_never_end() -> None:
     assert 190 <= came <= 250  # one in four ticks, or in five where fractions of a second round down
 
 
+def test_the_oldest_window_is_not_kept_from_asking_by_later_ones() -> None:
+    allowance = Allowance()
+    older, later = object(), object()
+    for window in (older, later):
+        allowance.enter(window)
+    assert allowance.is_oldest(older) and not allowance.is_oldest(later)
+    allowance.look(behind=False, now=10.0)
+    taken = sum(allowance.take(peer) for peer in range(PEERS) for _ in range(EXPECTED_OF_PEER))
+    assert taken == EXPECTED and not allowance.take(0)
+    assert allowance.take(0, needed=True)
+    allowance.look(behind=True, now=10.0)
+    assert not allowance.take(1, needed=True)
+    allowance.leave(older)
+    assert allowance.is_oldest(later)
+
+
 @given(st.lists(st.integers(0, 700), max_size=8), st.integers(1, 300))
 def test_gathered_pieces_are_the_parts_in_their_order(sizes: list[int], piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
