@@ -31,18 +31,22 @@ _ORDINARY = torch.Tensor.__torch_dispatch__  # of all types that leave operation
 STAGED_PIECE_BYTES = 8 << 20
 
 
+class TensorTypeError(CallError):
+    """What stands at the address of a tensor are not its elements."""
+
+
 def held(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor that holds the elements: the given one, or an awaited functional result.
 
     Raises:
-        CallError: a type that handles operations itself, such as DTensor or FakeTensor: what stands at its
-            address are not its elements, if anything stands there.
+        TensorTypeError: a type that handles operations itself, such as DTensor or FakeTensor: what stands at
+            its address are not its elements, if anything stands there.
     """
     if type(tensor).__torch_dispatch__ is _ORDINARY:
         return tensor
     if isinstance(tensor, AsyncCollectiveTensor):
         return held(tensor.wait())
-    raise CallError(
+    raise TensorTypeError(
         "collective",
         f"a {type(tensor).__name__} has no memory of its own that could travel",
         "pass the tensor in it; of a DTensor that is to_local()",

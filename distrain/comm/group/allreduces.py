@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
-from distrain.comm.device.by_host import HostPayloads, held, is_plain, pieces
+from distrain.comm.device.by_host import HostPayloads, TensorTypeError, held, is_plain, pieces
 from distrain.comm.group import forms, modes
 from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
 from distrain.comm.group.base import GroupBase
@@ -78,10 +78,13 @@ class Allreduces(GroupBase):
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
+        full, carry_out = [as_list(tensors), opts], functools.partial(self._general_allreduce, opts=opts)
         if watched:
-            carry_out = functools.partial(self._general_allreduce, tensors, opts)
-            return limited(modes.shown(self, "allreduce", [as_list(tensors), opts], carry_out), opts)
-        return limited(self._general_allreduce(tensors, opts), opts)
+            return limited(modes.shown(self, "allreduce", full, carry_out), opts)
+        try:
+            return limited(carry_out(tensors), opts)
+        except TensorTypeError as refused:
+            return limited(modes.shown_to_types(self, "allreduce", full, carry_out, refused), opts)
 
     @forms.takes(forms.ALLREDUCE_COALESCED)
     def allreduce_coalesced(self, tensors: Any, opts: Any) -> dist.Work:

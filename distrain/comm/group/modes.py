@@ -1,8 +1,9 @@
-"""Dispatch modes see the collectives of a group, as they see those of torch's own groups.
+"""Dispatch modes, and tensors that handle operations themselves, see the collectives of a group.
 
-torch calls a group in Python past its dispatcher, where modes such as `CommDebugMode` listen. While a mode is
-on, a call therefore goes up first: to the base class in C++, which calls the operator of the collective. The
-operator comes back here, unless a mode has answered in its place, and the group carries the call out.
+torch calls a group in Python past its dispatcher, where modes such as `CommDebugMode` listen, and types of
+tensors that consist of others, as quantised weights do. Where there are such, a call therefore goes up: to
+the base class in C++, which calls the operator of the collective. The operator comes back here, perhaps more
+than once and with other tensors, unless a mode has answered in its place, and the group carries the call out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from distrain.comm.device.by_host import TensorTypeError
+from distrain.errors import DistrainError
 
 # Operators of torch, in `c10d`, by the methods of a group that call them.
 _OPERATORS = {
@@ -42,34 +46,60 @@ _pending = threading.local()
 
 
 class _Pending:
-    """A call of a group on its way through the modes."""
+    """A call of a group on its way through the dispatcher."""
 
-    def __init__(self, carry_out: Callable[[], dist.Work]) -> None:
+    def __init__(self, carry_out: Callable[..., dist.Work]) -> None:
         self.carry_out = carry_out
-        self.work: dist.Work | None = None
+        self.works: list[dist.Work] = []
 
 
-def shown(group: Any, name: str, args: Sequence[Any], carry_out: Callable[[], Any]) -> Any:
-    """Let the modes that are on see a call of a group, then carry it out.
+def shown(group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., Any]) -> Any:
+    """Let the dispatcher see a call of a group, then carry it out.
 
     Args:
         group: whose method is called.
         name: of the method; others than collectives are carried out unseen.
-        args: of its full form.
-        carry_out: does what was called.
+        args: of its full form: tensors, or lists of them, and options.
+        carry_out: does what was called; takes the tensors.
     """
     upwards = _upwards(name)
     if upwards is None:
-        return carry_out()
+        return carry_out(*args[: _tensors_of(name)])
     calls = _calls()
     call = _Pending(carry_out)
     calls.append(call)
     try:
         answer = upwards(group, *args)
     finally:
-        if call in calls:
-            calls.remove(call)
-    return answer if call.work is None else call.work
+        calls.remove(call)
+    for work in call.works[:-1]:  # a type of several tensors returns the handle of one
+        work.wait()
+    return call.works[-1] if call.works else answer
+
+
+def _tensors_of(name: str) -> int:
+    """Return how many arguments of a method, from the first on, are tensors or lists of them."""
+    return 1 if name.rstrip("_") in ("allreduce", "allreduce_coalesced", "broadcast", "reduce") else 2
+
+
+def shown_to_types(
+    group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., Any], refused: TensorTypeError
+) -> Any:
+    """Let tensors that handle operations themselves carry out a call, with the tensors in them.
+
+    See `shown` for the other arguments.
+
+    Args:
+        refused: what is raised if they cannot.
+    """
+    if name not in _OPERATORS:
+        raise refused
+    try:
+        return shown(group, name, args, carry_out)
+    except DistrainError:
+        raise
+    except Exception as error:
+        raise refused from error
 
 
 def _calls() -> list[_Pending]:
@@ -145,15 +175,19 @@ def _open() -> Any:
 
 
 def _kernel(operator: str, torchs: Any) -> Callable[..., Any]:
+    tensors = _tensors_of(operator)
     gives_tensors = len(getattr(torch.ops.c10d, operator).default._schema.returns) > 1
 
     def kernel(keys: Any, *args: Any) -> Any:
         calls = _calls()
         if not calls:
             return torchs.call_boxed(keys, *args)
-        call = calls.pop()
-        call.work = call.carry_out()
-        work: Any = call.work
+        call = calls.pop()  # what it calls in turn is another
+        try:
+            work: Any = call.carry_out(*args[:tensors])
+        finally:
+            calls.append(call)
+        call.works.append(work)
         return (args[0], work.boxed()) if gives_tensors else work.boxed()
 
     return kernel

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FakeWork
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distrain.errors import CallError
@@ -218,3 +219,28 @@ def test_ddp_calls_from_its_own_cpp(world: World) -> None:
     with CommDebugMode() as mode:
         model(torch.ones(1, 3)).sum().backward()
     assert mode.get_comm_counts()[c10d.allreduce_] == 1
+
+
+def test_types_made_of_tensors_travel_as_those(world: World, group: dist.ProcessGroup) -> None:
+    """A type that hands what is done with it to the two tensors in it; the second holds a hundred more."""
+
+    def pair(value: float) -> TwoTensor:
+        return TwoTensor(torch.full((2,), value), torch.full((2,), value + 100))
+
+    def held(tensor: TwoTensor) -> list[float]:
+        return [tensor.a.unique().item(), tensor.b.unique().item()]
+
+    size, total = world.size, world.size * (world.size + 1) / 2
+    tensor = pair(world.rank + 1.0)
+    dist.all_reduce(tensor, group=group)
+    assert held(tensor) == [total, total + 100 * size]
+    tensor = pair(float(world.rank))
+    dist.broadcast(tensor, size - 1, group=group)
+    assert held(tensor) == [size - 1, size + 99]
+    parts = [pair(float(rank)) for rank in range(size)] if world.rank == 0 else None
+    tensor = pair(-1.0)
+    dist.scatter(tensor, parts, 0, group=group)
+    assert held(tensor) == [world.rank, world.rank + 100]
+    parts = [pair(-1.0) for _ in range(size)]
+    dist.all_gather(parts, pair(float(world.rank)), group=group)
+    assert [held(part) for part in parts] == [[rank, rank + 100] for rank in range(size)]
