@@ -91,14 +91,16 @@ def steps_per_epoch(count: int, global_batch: int, last_batch: str) -> int:
     return count // global_batch if last_batch == "drop" else -(-count // global_batch)
 
 
-def rank_positions(step: int, rank: int, ranks: int, batch_per_rank: int, count: int) -> np.ndarray:
-    """Return the positions that a rank takes at a step: int64 [batch_per_rank].
+def rank_positions(
+    step: int | np.ndarray, rank: int, ranks: int, batch_per_rank: int, count: int
+) -> np.ndarray:
+    """Return the positions that a rank takes at a step: int64 [batch_per_rank]; of steps [S]: [S, batch].
 
     Global batch ``s`` is positions ``[s*G, (s+1)*G)`` with ``G = ranks * batch_per_rank``; the rank
     takes the r-th contiguous part. Positions past the end wrap to the start of the epoch.
     """
-    start = step * ranks * batch_per_rank + rank * batch_per_rank
-    return np.arange(start, start + batch_per_rank, dtype=np.int64) % count
+    start = (np.asarray(step, np.int64) * ranks + rank) * batch_per_rank
+    return (start[..., None] + np.arange(batch_per_rank)) % count
 
 
 def eval_part(count: int, rank: int, ranks: int) -> range:

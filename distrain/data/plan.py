@@ -69,6 +69,6 @@ class TrainPlanner:
     def _draw(self, epoch: int, block: int) -> BatchPlan:
         first = block * self._steps
         steps = range(first, min(first + self._steps, self._reading.steps_per_epoch))
-        positions = np.concatenate([self._reading.positions(step, self._rank) for step in steps])
+        positions = self._reading.positions(np.array(steps), self._rank).ravel()
         indices = self._reading.order(epoch).indices(positions)
         return BatchPlan(indices, *self.crops(epoch, indices))

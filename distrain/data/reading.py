@@ -41,8 +41,11 @@ class Reading(Protocol):
     def order(self, epoch: int) -> Order:
         """Return the order of an epoch, a permutation of the whole set."""
 
-    def positions(self, step: int, rank: int) -> np.ndarray:
-        """Return the positions that a rank takes at a step of an epoch: int64 [batch_per_rank]."""
+    def positions(self, step: int | np.ndarray, rank: int) -> np.ndarray:
+        """Return the positions that a rank takes at a step of an epoch, int64 [batch_per_rank].
+
+        Of several steps, int64 [S], those of each: [S, batch_per_rank].
+        """
 
 
 class GlobalReading:
@@ -67,7 +70,7 @@ class GlobalReading:
         """See `Reading.order`."""
         return _epoch_order(self._seed, epoch, self._count)
 
-    def positions(self, step: int, rank: int) -> np.ndarray:
+    def positions(self, step: int | np.ndarray, rank: int) -> np.ndarray:
         """See `Reading.positions`."""
         return rank_positions(step, rank, self._ranks, self._batch, self._count)
 
@@ -118,7 +121,7 @@ class PartialReading:
         """See `Reading.order`."""
         return _partial_order(self._seed, epoch, tuple(self._bounds.tolist()), self._fraction)
 
-    def positions(self, step: int, rank: int) -> np.ndarray:
+    def positions(self, step: int | np.ndarray, rank: int) -> np.ndarray:
         """See `Reading.positions`."""
         member, number = self._place[rank]
         first, end = self._bounds[member : member + 2].tolist()

@@ -7,6 +7,7 @@ that serves it. Both sides work the list out from (seed, epoch, position); no re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,26 +60,26 @@ class Planner:
         """
         sends = []
         first, end = self._bounds[self._member : self._member + 2]
-        for peer in self._served:
-            needed = self.reads(peer, steps)
+        *of_peers, own = self.reads([*self._served, self._rank], steps)
+        for peer, needed in zip(self._served, of_peers, strict=True):
             mine = needed[(needed >= first) & (needed < end)]
             if len(mine):
                 sends.append(Shipment(peer, mine))
         receives = []
-        needed = self.reads(self._rank, steps)
-        cuts = np.searchsorted(needed, self._bounds)
+        cuts = np.searchsorted(own, self._bounds)
         for member in range(self._groups.nodes_each):
-            theirs = needed[cuts[member] : cuts[member + 1]]
+            theirs = own[cuts[member] : cuts[member + 1]]
             if member != self._member and len(theirs):
                 receives.append(Shipment(self._groups.server(self._rank, member), theirs))
         return Shipments(tuple(sends), tuple(receives))
 
-    def reads(self, rank: int, steps: range) -> np.ndarray:
-        """Return the images that a rank reads in some steps, ascending, each once: int64 [N]."""
+    def reads(self, ranks: Sequence[int], steps: range) -> list[np.ndarray]:
+        """Return the images that each of some ranks reads in some steps, ascending, each once: int64 [N]."""
+        epoch, within = np.divmod(np.array(steps), self._reading.steps_per_epoch)
         found = []
-        epochs = self._reading.steps_per_epoch
-        for epoch in range(steps.start // epochs, -(-steps.stop // epochs)):
-            within = range(max(steps.start - epoch * epochs, 0), min(steps.stop - epoch * epochs, epochs))
-            positions = [self._reading.positions(step, rank) for step in within]
-            found.append(self._reading.order(epoch).indices(np.concatenate(positions)))
-        return np.unique(np.concatenate(found))
+        for number in range(epoch[0], epoch[-1] + 1):
+            # All at once: of a few images a call of numpy is the larger part.
+            positions = [self._reading.positions(within[epoch == number], rank) for rank in ranks]
+            images = self._reading.order(number).indices(np.ravel(positions))
+            found.append(images.reshape(len(ranks), -1))
+        return [np.unique(images) for images in np.concatenate(found, axis=1)]
