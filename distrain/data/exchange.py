@@ -120,6 +120,7 @@ class SwapOperation:
         sends: rank, and memory uint8 [N] pieces of which follow each other on the wire.
         receives: rank, and memory uint8 [N] that is filled.
         allowance: of this rank, shared by all its windows.
+        spare: memory for copies on their way out, uint8 [MESSAGE_BYTES] each, shared likewise.
     """
 
     kind = "exchange of images"
@@ -134,12 +135,14 @@ class SwapOperation:
         sends: list[Outgoing],
         receives: list[Incoming],
         allowance: Allowance,
+        spare: list[np.ndarray],
     ) -> None:
         self.queue: Hashable = ("images", comm.handle)
         self.moved = 0
         self.size_bytes = sum(memory.size for _, memory in receives)
         self._comm, self._tag, self._allowance = comm, tag, allowance
-        self._outgoing = {peer: _gathered(memory) for peer, memory in sends}
+        self._spare = spare
+        self._outgoing = {peer: _gathered(memory, spare) for peer, memory in sends}
         self._incoming = {peer: deque(_pieces(memory)) for peer, memory in receives if memory.size}
         self._expected = dict.fromkeys(self._incoming, 0)
         self._requests: list[MPI.Request] = []
@@ -165,6 +168,7 @@ class SwapOperation:
                 self._take_in(peer, memory, status)
             else:
                 request.Free()
+                self._spare.append(cast("np.ndarray", memory.base))
                 self._offer(peer)
         self._ask()
         self.moved += len(done)
@@ -295,6 +299,7 @@ class MpiCarrier:
         self._submit = submit
         self._swaps = 0
         self._allowance = Allowance()
+        self._spare: list[np.ndarray] = []  # fresh memory costs a page fault every 4 KB
 
     def free(self) -> None:
         """Give the communicators back; collective, after the engine has ended."""
@@ -306,7 +311,9 @@ class MpiCarrier:
         self._swaps += 1
         # 2**15 tags are promised by MPI; the few windows in flight need one each.
         tag = self._swaps % 1024
-        return self._submit(SwapOperation(self._comm, tag, sends, receives, self._allowance)).wait
+        return self._submit(
+            SwapOperation(self._comm, tag, sends, receives, self._allowance, self._spare)
+        ).wait
 
     def largest(self, value: int) -> Callable[[], int]:
         """See `Carrier.largest`."""
@@ -324,8 +331,13 @@ def _pieces(memory: np.ndarray) -> Iterator[np.ndarray]:
     return (memory[at : at + MESSAGE_BYTES] for at in range(0, memory.size, MESSAGE_BYTES))
 
 
-def _gathered(parts: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield copies of memory that follows each other, in pieces of `MESSAGE_BYTES`."""
+def _gathered(parts: list[np.ndarray], spare: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield copies of memory that follows each other, in pieces of `MESSAGE_BYTES`; spare memory first."""
+
+    def copy() -> np.ndarray:
+        whole = spare.pop() if spare else np.empty(MESSAGE_BYTES, np.uint8)
+        return np.concatenate(waiting, out=whole[:size])
+
     waiting: list[np.ndarray] = []
     size = 0
     for part in parts:
@@ -336,7 +348,7 @@ def _gathered(parts: list[np.ndarray]) -> Iterator[np.ndarray]:
             size += taken.size
             at += taken.size
             if size == MESSAGE_BYTES:
-                yield np.concatenate(waiting)
+                yield copy()
                 waiting, size = [], 0
     if waiting:
-        yield np.concatenate(waiting)
+        yield copy()

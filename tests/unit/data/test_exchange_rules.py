@@ -90,14 +90,16 @@ def test_the_oldest_window_is_not_kept_from_asking_by_later_ones() -> None:
     assert allowance.is_oldest(later)
 
 
-@given(st.lists(st.integers(0, 700), max_size=8), st.integers(1, 300))
-def test_gathered_pieces_are_the_parts_in_their_order(sizes: list[int], piece: int) -> None:
+@given(st.lists(st.integers(0, 700), max_size=8), st.integers(1, 300), st.integers(0, 9))
+def test_gathered_pieces_are_the_parts_in_their_order(sizes: list[int], piece: int, spare: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("distrain.data.exchange.MESSAGE_BYTES", piece)
         rng = np.random.default_rng(0)
         parts = [rng.integers(0, 256, size, np.uint8) for size in sizes]
         whole = np.concatenate([*parts, np.empty(0, np.uint8)])
-        found = list(_gathered(parts))
+        used = [np.full(piece, 7, np.uint8) for _ in range(spare)]
+        found = list(_gathered(parts, used))
+        assert len(used) == max(0, spare - len(found)) and all(f.base is not None for f in found)
         assert [len(f) for f in found] == [len(p) for p in _pieces(whole)]
         assert np.array_equal(np.concatenate([*found, np.empty(0, np.uint8)]), whole)
 
