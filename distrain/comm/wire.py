@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from contextlib import suppress
 
 import torch
 
@@ -41,7 +42,7 @@ from distrain.comm.supervision.board import board
 from distrain.comm.supervision.call import Call
 from distrain.comm.supervision.members import Members
 from distrain.comm.supervision.roll import Roll
-from distrain.errors import LaunchError
+from distrain.errors import CommError, LaunchError
 from distrain.schedule.ir import Collective
 
 # The MPI standard promises tags up to here; most libraries allow more.
@@ -333,6 +334,9 @@ class Wire:
     def abort(self) -> None:
         """Drop all that is under way, without the other ranks; whoever waits gets an error."""
         if self.engine.failure is None:
+            if self.direct is not None:
+                with suppress(CommError):  # ranks differ: it is told to who waits
+                    self.direct.flush()
             self.engine.drop(self._queues)
         kept.for_ever(self)
 

@@ -97,13 +97,17 @@ def test_a_group_ends_after_a_call_that_others_make_late(world: World) -> None:
 
 @pytest.mark.ranks(2, 3)
 def test_who_still_waits_when_a_group_is_aborted_is_told(world: World) -> None:
-    """A receive for which nothing comes."""
+    """On a receive for which nothing comes; rank 0 also on an allreduce that the others do not call."""
     group = dist.new_group()
-    work = dist.irecv(torch.zeros(3), group=group, group_src=(world.rank + 1) % world.size)
-    assert work is not None and isinstance(group, dist.ProcessGroup)
+    works = [dist.irecv(torch.zeros(3), group=group, group_src=(world.rank + 1) % world.size)]
+    if world.rank == 0:
+        works.append(dist.all_reduce(torch.ones(3), group=group, async_op=True))
+    assert isinstance(group, dist.ProcessGroup)
     group.abort()
-    with pytest.raises(CommError, match="its group was aborted"):
-        work.wait()
+    for work in works:
+        assert work is not None
+        with pytest.raises(CommError, match="its group was aborted"):
+            work.wait()
     dist.destroy_process_group(group)
     works_still(world)
 
