@@ -221,7 +221,8 @@ class LevelsOperation(Operation):
         complete = between.progress()
         self.moved += between.moved - before
         if complete and self._divisor > 1:
-            native.divide(self._levels.part_of(self._buffer), self._divisor)
+            divisor, self._divisor = self._divisor, 1  # once: the error of a signal may come after it
+            native.divide(self._levels.part_of(self._buffer), divisor)
         return complete
 
     def waiting_for(self) -> str:

@@ -305,11 +305,14 @@ class Wire:
         """
         if self.comm == MPI.COMM_NULL:
             return
-        if self.members is not None:
-            board.end(self.members.key)
         if self.engine.failure is not None:  # nobody can be told
             kept.for_ever(self)
-            return
+        else:
+            self._end()
+        if self.members is not None:
+            board.end(self.members.key)
+
+    def _end(self) -> None:
         if self.direct is not None:
             self.direct.close()
         if self.routes is not None:
@@ -338,6 +341,8 @@ class Wire:
                 with suppress(CommError):  # ranks differ: it is told to who waits
                     self.direct.flush()
             self.engine.drop(self._queues)
+        if self.members is not None:
+            board.end(self.members.key)
         kept.for_ever(self)
 
     @property

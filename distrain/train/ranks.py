@@ -163,6 +163,8 @@ def by_first(me: int, work: Callable[[], Result], limit_seconds: float, late: Di
             told = time.monotonic()
             log.warning("%s: rank 0 has been at it for %.0f s", late.where, told - began)
     error = late if task.is_alive() else task.error
+    if error is not None and not isinstance(error, DistrainError):
+        raise error
     agree(error if isinstance(error, DistrainError) else None)
     return task.result
 
@@ -174,9 +176,10 @@ def _runs_on(task: _Task[Any]) -> bool:
         BaseException: it failed by something that other ranks cannot be told; it ends the job.
     """
     task.join(BEAT_SECONDS)
+    runs = task.is_alive()  # before the error: it may end meanwhile
     if task.error is not None and not isinstance(task.error, DistrainError):
         raise task.error
-    return task.is_alive()
+    return runs
 
 
 def _first_is_busy(busy: bool) -> bool:

@@ -203,19 +203,20 @@ class Engine:
         with suppress(Exception):  # what ends it otherwise is told to those who wait
             for completion in unwanted:
                 completion.wait(max(0.0, end - time.perf_counter()))
-        found: list[Completion] = []
+        if not unwanted or self._failure is not None:
+            return False
 
-        def take() -> None:
-            found.extend(completion for completion in unwanted if not completion.is_done)
+        def take() -> bool:
+            found = [completion for completion in unwanted if not completion.is_done]
             with self._lock:
                 self._lineup.take_out(found)
+            for completion in found:
+                kept.for_ever(completion)  # MPI may write to its memory
+                completion.finish(CommError(str(completion), why, "look for a rank that did not call it"))
+            return any(completion.started is not None for completion in found)
 
-        if unwanted and self._failure is None:
-            self.wait(self.submit(FunctionCall(take, blocks=False)), STUCK_SECONDS)
-        for completion in found:
-            kept.for_ever(completion)  # MPI may write to its memory
-            completion.finish(CommError(str(completion), why, "look for a rank that did not call it"))
-        return any(completion.started is not None for completion in found)
+        taking = FunctionCall(take, blocks=False)
+        return not self.wait(self.submit(taking), STUCK_SECONDS) or bool(taking.result)
 
     def close(self, timeout_seconds: float = 60.0) -> None:
         """Finish what is queued and stop the thread.
@@ -266,8 +267,8 @@ class Engine:
         except Exception as error:
             self._give_out(self._explained(error))
         except BaseException as error:  # of a signal's handler, in whatever ran
-            half = self._motion.current
-            if half is not None and not half.is_begun:
+            half = next((c for _, c in self._lineup.flight if not c.is_begun), None)
+            if half is not None:
                 self._give_out(half.lost(error))
             raise
         finally:

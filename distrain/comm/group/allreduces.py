@@ -18,13 +18,12 @@ from distrain.comm.buffers import FlatBuffer, Reduction, overlap
 from distrain.comm.device.by_host import HostPayloads, TensorTypeError, held, is_plain, pieces
 from distrain.comm.group import forms, modes
 from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
-from distrain.comm.group.base import GroupBase
+from distrain.comm.group.quick import QuickCalls
 from distrain.comm.group.sparse import sparse_allreduce
 from distrain.comm.messages.plain import MpiOperation
 from distrain.comm.operation import Operation
 from distrain.comm.process.mpi import MPI
-from distrain.comm.shared.caller import DONE, REDUCTIONS
-from distrain.comm.shared.channel import COMPLETE
+from distrain.comm.shared.caller import DONE
 from distrain.comm.supervision.call import Call
 from distrain.comm.work import DistrainWork
 from distrain.errors import CallError
@@ -36,7 +35,7 @@ def _copied(payloads: HostPayloads, tensor: torch.Tensor) -> torch.Tensor:
     return source.clone() if source.data_ptr() == tensor.data_ptr() else source
 
 
-class Allreduces(GroupBase):
+class Allreduces(QuickCalls):
     """allreduce in all its forms."""
 
     def allreduce(
@@ -57,23 +56,18 @@ class Allreduces(GroupBase):
             tensor: other name of `tensors`.
             op: other name of the operation.
         """
-        watched = modes.are_on()
-        if (
-            self._quick is not None
-            and self._coalescing is None
-            and callbacks.current() is None
-            and not watched
-        ):
+        watched, quick, wire = modes.are_on(), self._quick, self._wire
+        if quick is not None and self._coalescing is None and callbacks.current() is None and not watched:
             try:
-                answer = self._quick.tensors(tensors, opts)
+                answer = quick.tensors(tensors, opts)
                 if answer is None and self._free_quick():
-                    answer = self._quick.tensors(tensors, opts)
+                    answer = quick.tensors(tensors, opts)
                 if answer is DONE:
                     return DONE
                 if answer is not None:
-                    return limited(self._take_over(answer, tensors[0], reduction_of(opts)), opts)
+                    return limited(self._take_over(wire, tensors[0], reduction_of(opts)), opts)
             except BaseException:
-                self._rescue()
+                self._rescue(wire)
                 raise
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
@@ -148,64 +142,28 @@ class Allreduces(GroupBase):
             array: contiguous, in the memory of the CPU.
             name: of a `Reduction`.
         """
-        if self._quick is None or self._coalescing is not None or callbacks.current() is not None:
+        quick, wire = self._quick, self._wire
+        if quick is None or self._coalescing is not None or callbacks.current() is not None:
             return False
         try:
-            answer = self._quick.array(array, name)
+            answer = quick.array(array, name)
             if answer is None and self._free_quick():
-                answer = self._quick.array(array, name)
+                answer = quick.array(array, name)
             if answer is DONE:
                 return True
             if answer is None:
                 return False
-            work = self._take_over(answer, array, Reduction(name))
+            work = self._take_over(wire, array, Reduction(name))
         except BaseException:
-            self._rescue()
+            self._rescue(wire)
             raise
         return work.wait()
-
-    def _take_over(self, code: int, array: Any, reduction: Reduction) -> dist.Work:
-        """Let the engine complete what a call of C has begun."""
-        wire = self._wire
-        tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
-        if wire.routes is not None:
-            work = self._go_on(code, tensor, reduction)
-        else:
-            assert wire.direct is not None  # it made the call
-            operation = wire.direct.rest(tensor, reduction)
-            wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
-            work = self._submit(HostPayloads(), operation, [tensor], awaited=True)
-        quick: Any = self._quick
-        quick.claimed()
-        return work
-
-    def _rescue(self) -> None:
-        """Have the engine complete what C has begun and an error of a signal's handler has hidden."""
-        quick, wire = self._quick, self._wire
-        if quick is None or quick.left < 0 or wire.engine.failure is not None:
-            return
-        way = wire.routes or wire.direct
-        if way.has_rest():  # else the engine has it already
-            self._take_over(quick.left, quick.payload, REDUCTIONS[quick.reduction])
-            wire.engine.wake()
 
     def _in_pieces(
         self, tensor: torch.Tensor, combine: Callable[[torch.Tensor], DistrainWork]
     ) -> DistrainWork:
         works = [combine(piece) for piece in pieces(tensor)]
         return works[0] if len(works) == 1 else DistrainWork.joined(self._wire.engine, works, [tensor])
-
-    def _go_on(self, code: int, tensor: torch.Tensor, reduction: Reduction) -> dist.Work:
-        """Do the same for a call between nodes."""
-        wire = self._wire
-        if code == COMPLETE:
-            wire.engine.leave()
-            return DONE
-        wire.prove_before()
-        operation = wire.routes.take_over(code, tensor, reduction)
-        operation.proves_agreement = True
-        wire.sign(operation, wire.note("allreduce", tensor.numel(), tensor.dtype, reduction))
-        return DistrainWork(wire.engine, [wire.engine.adopt(operation)], [tensor])
 
     def _allreduce(
         self, tensor: torch.Tensor, reduction: Reduction, call: Call | None = None, awaited: bool = False

@@ -68,6 +68,7 @@ class CompiledOperation(Operation):
         self._first_tag = context.first_tag
         self._divide = reduction is Reduction.AVG
         self._is_lent = begun is not None
+        self._has_ended = False
         self._run: Run | None = None if begun is None else begun[0]
         self._staging: np.ndarray | None = None if begun is None else begun[1]
         self._work = FIRST_NANOSECONDS
@@ -106,6 +107,8 @@ class CompiledOperation(Operation):
         """Go on as far as the others allow; wait for them where nothing else is to be done."""
         assert self._run is not None and self._staging is not None  # it was started
         self._check(self.error_code)
+        if self._has_ended:  # its state may be another operation's
+            return True
         code = self._c.advance(
             self._run.alone,
             1,
@@ -118,13 +121,17 @@ class CompiledOperation(Operation):
         self._check(code)
         self._work = min(2 * self._work, WORK_NANOSECONDS)
         self.moved += code == MOVED
-        if code != COMPLETE:
-            return False
-        if not self._is_lent:
-            self._pool.give(self._staging)
-            self._tables.give(self._run)
+        return code == COMPLETE and self._end()
+
+    def _end(self) -> bool:
+        """Do what follows the last step; once, though the error of a signal may have it asked for again."""
+        self._has_ended = True
         if self._divide:
             native.divide(self._buffer, self._comm.Get_size())
+        if not self._is_lent:
+            assert self._run is not None
+            self._pool.give(self._staging)
+            self._tables.give(self._run)
         return True
 
     def _check(self, code: int) -> None:

@@ -110,6 +110,7 @@ class ScheduleOperation(Operation):
     def _end(self) -> bool:
         """Do what follows the last step; return True once it is done."""
         if self._divide:
+            self._divide = False  # first: the error of a signal may come after it, and this be done again
             self._buffer.divide(self._comm.Get_size())
         return True
 

@@ -68,6 +68,7 @@ class Channel:
         self.address: int = self._handle
         self.whole_bytes: int = self._library.whole_bytes(ranks)
         self._payload: torch.Tensor | None = None
+        self._quarrel: CommError | None = None
         self.name: Callable[[int], str] = "rank {} of the group".format
 
     def supports(self, dtype: torch.dtype, reduction: Reduction) -> bool:
@@ -78,9 +79,14 @@ class Channel:
         """Start a collective on a contiguous CPU tensor, in place; return as `advance` does.
 
         The one before must be complete, and `supports` must have said yes.
+
+        Raises:
+            CommError: the ranks did not call the same collective, now or before.
         """
         codes = native.codes(payload.dtype, reduction)
         assert codes is not None, f"{payload.dtype} and {reduction} were not asked for"
+        if self._quarrel is not None:  # half a collective lies there
+            raise self._quarrel
         self._payload = payload  # its memory is in use until COMPLETE
         divides = reduction is Reduction.AVG and payload.dtype is not torch.bool
         return self.understand(
@@ -117,7 +123,8 @@ class Channel:
         if code == COMPLETE:
             self._payload = None
         elif code == MISMATCH:
-            raise self._mismatch()
+            self._quarrel = self._mismatch()
+            raise self._quarrel
         return code
 
     def _mismatch(self) -> CommError:

@@ -48,7 +48,7 @@ def shared_memory() -> Check:
     size, free = room
     found = f"/dev/shm: {format_bytes(free)} free of {format_bytes(size)}"
     facts = {"size_bytes": size, "free_bytes": free}
-    if free < _LITTLE:
+    if free <= _LITTLE:
         do = "MPI keeps its segments there: docker run --shm-size=2g, or a larger tmpfs"
         return Check("shared memory", "slower", found, do, facts)
     return Check("shared memory", "ok", found, facts=facts)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import distrain
+from distrain.comm.buffers import FlatBuffer, Reduction
 from distrain.world import World
 
 
@@ -95,3 +96,18 @@ def test_a_collective_interrupted_in_the_engine_goes_on(
         dist.all_gather_into_tensor(following, own + 1, group=group)
         assert following.tolist() == [r + 1.0 for r in range(world.size)]
         assert world.rank == 0 or gathered.tolist() == [float(r) for r in range(world.size)]
+
+
+@pytest.mark.ranks(2, 3)
+def test_a_mean_is_divided_once_though_its_end_is_asked_for_twice(
+    world: World, by_messages: dist.ProcessGroup
+) -> None:
+    """As after the error of a signal in the last step: rank r gives P(r+1), the mean is P(P+1)/2."""
+    group: Any = by_messages
+    tensor = torch.full((300_000,), world.size * (world.rank + 1.0))
+    buffer = FlatBuffer(tensor)
+    call = group._wire.number("allreduce", tensor.numel(), tensor.dtype, Reduction.AVG)
+    operation = group._wire.reduction(buffer, Reduction.AVG, call=call)
+    group._wire.engine.wait(group._wire.engine.submit(operation))
+    again = group._wire.engine.call(operation.progress)
+    assert again and tensor.unique().tolist() == [world.size * (world.size + 1) / 2]

@@ -10,7 +10,7 @@ import pytest
 
 from distrain.comm.engine import engine as engine_module
 from distrain.comm.engine.engine import Engine
-from distrain.comm.operation import Completion, Fence, Operation, Priority, when_all_done
+from distrain.comm.operation import Completion, Fence, FunctionCall, Operation, Priority, when_all_done
 from distrain.errors import CommError
 
 LONG = 30.0
@@ -420,3 +420,27 @@ def test_what_may_become_ready_is_looked_after(engine: Engine, monkeypatch: pyte
         gate.open.set()
     assert all(completion.wait(LONG) for completion in completions)
     assert False not in calls
+
+
+def test_what_a_busy_engine_cannot_drop_now_it_drops_later(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile messages may come, so nothing is clean; who waits is told when the engine is free."""
+    monkeypatch.setattr(engine_module, "STUCK_SECONDS", 0.05)
+    dropped = engine.submit(Gate([], "dropped"))
+    dropped.is_given_up = True
+    busy, free = threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        busy.set()
+        free.wait(LONG)
+
+    caller = threading.Thread(target=lambda: engine.wait(engine.submit(FunctionCall(stuck, blocks=False))))
+    caller.start()
+    assert busy.wait(LONG)
+    assert engine.leave_behind({"q"}, 0.0)
+    assert not dropped.is_done
+    free.set()
+    with pytest.raises(CommError, match="was given up"):
+        dropped.wait(LONG)
+    caller.join()
