@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ import torch.distributed as dist
 
 from distrain.comm import runtime, wire
 from distrain.comm.messages import farewell
-from distrain.errors import CommError
+from distrain.errors import CallError, CommError
 from distrain.world import World
 
 SHORT = timedelta(seconds=0.3)
@@ -140,3 +141,24 @@ def test_a_call_that_is_only_polled_is_carried_out(world: World, group: dist.Pro
         time.sleep(0.001)
     work.synchronize()  # of a GPU's tensor: the stream
     assert tensor.unique().tolist() == [world.size * (world.size + 1) / 2]
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("memory", [True, False], ids=["memory", "messages"])
+@pytest.mark.parametrize("after", [0.0005, 0.005, 0.05])
+def test_a_group_is_aborted_while_a_caller_waits_in_it(world: World, after: float, memory: bool) -> None:
+    """By another thread of rank 0, which alone has called: in C, or in the engine already."""
+    group = group_of(memory)
+    assert isinstance(group, dist.ProcessGroup)
+    for _ in range(2):
+        dist.all_reduce(torch.ones(5), group=group)  # from now on it is a call of C
+    abort = threading.Timer(after, group.abort)
+    if world.rank == 0:
+        abort.start()
+        with pytest.raises((CallError, CommError), match="aborted"):
+            dist.all_reduce(torch.ones(5), group=group)
+        abort.join()
+    else:
+        group.abort()
+    dist.destroy_process_group(group)
+    works_still(world)
