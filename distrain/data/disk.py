@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distrain.errors import DataError, UsageError
@@ -29,6 +30,16 @@ def disk_error(
         return DataError(str(path), "the disk is full", again)
     problem = f"it cannot be written: {error.strerror or error}"
     return DataError(str(path), problem, "check the folder and its permissions")
+
+
+def allow_open_files(more: int) -> None:
+    """Raise this process's soft limit of open files by so many, as far as the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    wanted = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+    with suppress(ValueError, OSError):  # the system may have yet another limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def write_file(path: Path, data: bytes) -> None:

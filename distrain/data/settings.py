@@ -114,7 +114,7 @@ class DataSettings(Settings):
         "rank's GPU if it has one (dali also without)",
     )
     threads: int = Field(4, ge=1, description="decoder threads per rank")
-    queue_batches: int = Field(3, ge=1, description="batches decoded ahead per rank")
+    queue_batches: int = Field(3, ge=1, description="batches decoded ahead per rank, each of a whole step")
     on_bad_image: Literal["fail", "skip"] = Field(
         "fail", description="an image that does not decode: end the run, or leave it out and count it"
     )

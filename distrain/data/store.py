@@ -6,6 +6,7 @@ of the wire owns MPI.
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from distrain.data.blobs import Blobs, address_of
 from distrain.data.checksum.crc import crc32
+from distrain.data.disk import allow_open_files
 from distrain.data.format import RECORD, Manifest, aligned, padded_lengths, read_manifest
 from distrain.data.index_load import can_index, load_indexed, scratch_bytes, widened
 from distrain.data.load import Piece, load_pieces, pieces_of, read_image
@@ -210,6 +212,7 @@ def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Intracomm | None) 
     pieces: list[tuple[Piece, memoryview]] = []
     error: DistrainError | None = None
     try:
+        allow_open_files(len(manifest.shards))  # a mapping keeps a descriptor
         for number, entry in enumerate(manifest.shards):
             head = read_head(path, manifest, number)
             with (path / entry.file).open("rb") as file:
@@ -220,10 +223,17 @@ def _open_disk(path: Path, manifest: Manifest, node_comm: MPI.Intracomm | None) 
     except DistrainError as found:
         error = found
     except OSError as found:
-        error = DataError(str(path), f"it cannot be mapped: {found.strerror}", "check the file system")
+        error = _not_mapped(path, found)
     agree(node_comm, error)
     whole = range(manifest.count)
     return Store(path, manifest, np.concatenate(tables), pieces, whole, check_on_read=True)
+
+
+def _not_mapped(path: Path, error: OSError) -> DataError:
+    do = "check the file system"
+    if error.errno == errno.EMFILE:
+        do = "raise the hard limit of open files (RLIMIT_NOFILE, ulimit -Hn), or set data.memory=node"
+    return DataError(str(path), f"it cannot be mapped: {error.strerror}", do)
 
 
 def _open_node(

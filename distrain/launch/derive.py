@@ -123,6 +123,7 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         check_classes(config, packs.train.classes, packs.val.classes)
     check_group_nodes(data.group_nodes, len(hosts))
     sharing = _sharing(config, hosts, packs)
+    step_batch = data.batch_per_rank * config.train.accumulate  # which the loader hands over at once
     steps = sharing.steps_per_epoch if sharing else None
     total = None if steps is None else config.train.duration.steps(steps)
     if total == 0:
@@ -144,7 +145,7 @@ def derive(config: RunConfig, hosts: Sequence[Host], packs: Packs) -> Derived:
         lr=optimizer.lr * global_batch / optimizer.lr_batch,
         pack_bytes=sharing.train.bytes_in_memory + sharing.val.bytes_in_memory if sharing else None,
         node_bytes=0 if data.memory == "disk" else sharing.bytes_per_node if sharing else None,
-        queue_bytes=most * data.queue_batches * data.batch_per_rank * data.image_size**2 * 3,
+        queue_bytes=most * data.queue_batches * step_batch * data.image_size**2 * 3,
     )
 
 

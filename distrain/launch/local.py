@@ -21,6 +21,8 @@ from distrain.launch.mpi import WAYS_OUT
 _POLITE = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# A caller that ignores these means it: a shell that starts a background job of a script, and nohup.
+_LEFT_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def run(
 
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the job to stop with a checkpoint (the ranks get SIGUSR1);
     a second one, or ``stop_seconds`` without an end, ends the ranks; a third, or ``kill_seconds`` more,
-    kills them. SIGUSR2 is passed on. If this process is killed, the starter gets SIGTERM (Linux). Must be
-    called by the main thread, which owns the signals.
+    kills them. SIGUSR2 is passed on. SIGINT and SIGHUP stay ignored where they were. If this process is
+    killed, the starter gets SIGTERM (Linux). Must be called by the main thread, which owns the signals.
 
     Args:
         command: what to run.
@@ -134,7 +136,8 @@ def run(
         LaunchError: the starter cannot be run.
     """
     foreground = _Foreground(stop_seconds, kill_seconds, limit_name)
-    before = {number: signal.signal(number, foreground.caught) for number in _CAUGHT}
+    caught = [n for n in _CAUGHT if n not in _LEFT_IGNORED or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, foreground.caught) for number in caught}
     try:
         # a session of its own: a terminal sends Ctrl-C to the whole foreground group, and the starter
         # would then get it twice, once without the politeness

@@ -32,9 +32,10 @@ def judge(run: Path, outcome: Outcome) -> Verdict:
     returns 0 when it loses a whole host.
     """
     state, failure = status(run), first_failure(run)
-    if state == "completed" and outcome.code == 0:
+    asked_late = state == "completed" and outcome.signal is not None and failure is None
+    if asked_late or (state == "completed" and outcome.code == 0):
         return Verdict(0, "")
-    if outcome.signal is not None or state == "stopped":
+    if state == "stopped" or (outcome.signal is not None and state != "completed"):
         asked = outcome.signal
         if asked not in (None, signal.SIGUSR1):
             code = 128 + asked  # as a shell expects of a command that was interrupted

@@ -75,13 +75,22 @@ def newest_valid(folder: Path) -> tuple[Path, bytes] | None:
     """The newest checkpoint whose checksum is right, and its bytes; None where there is none.
 
     Each damaged one is named in a warning and left on disk.
+
+    Raises:
+        CheckpointError: one that may be good cannot be read; an earlier one would lose the work since then.
     """
     for path in listed(folder):
         try:
             payload = path.read_bytes()
-        except OSError as error:
-            log.warning("%s: cannot be read (%s); the checkpoint before it is used", path, error)
+        except FileNotFoundError:  # removed since it was listed
             continue
+        except OSError as error:
+            raise CheckpointError(
+                str(path),
+                f"cannot be read ({error.strerror}), which does not say that it is damaged",
+                "see to the file system and its permissions and resume again, or rename the file to go on "
+                "from the one before it",
+            ) from error
         match = _NAME.fullmatch(path.name)
         if match and match[2] == _digest(payload):
             return path, payload
@@ -95,8 +104,8 @@ def newest_valid(folder: Path) -> tuple[Path, bytes] | None:
 def set_aside(folder: Path, resumed: Path) -> None:
     """Rename the files that are listed before the one that was resumed, so that none counts any more.
 
-    All of them are damaged, or they would have been resumed. They keep their bytes under the name
-    ``step-...pt.damaged``.
+    All of them are damaged: `newest_valid` passes over nothing else that is there. They keep their bytes
+    under the name ``step-...pt.damaged``.
 
     Raises:
         CheckpointError: one cannot be renamed.

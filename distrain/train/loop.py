@@ -57,6 +57,8 @@ def train(parts: Parts) -> Result:
                 log_interval(run, meter, recorder)
             if run.due(settings.eval_every) and not stopping:
                 stopping = not evaluate_now(run, parts, preprocess, meter, recorder, stop)
+                if stopping:  # the next start cannot tell of the steps since the last line
+                    log_interval(run, meter, recorder)
             if run.due(settings.checkpoint_every) or stopping:
                 checkpoint_now(run, parts, meter, recorder)
             if stopping:

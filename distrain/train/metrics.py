@@ -6,6 +6,7 @@ The keys are described in docs/run_folder.md.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from pathlib import Path
@@ -15,7 +16,11 @@ from distrain.files import write_atomic
 from distrain.train.evaluate import Evaluation
 from distrain.train.meter import Interval
 
+log = logging.getLogger(__name__)
+
 Record = dict[str, Any]
+
+_QUEUE = 1000  # numbers on their way to TensorBoard's thread: more than a record has, so no write waits
 
 
 def interval_record(
@@ -129,20 +134,50 @@ def told_evaluation(path: Path, step: int) -> Evaluation | None:
 
 
 class TensorBoard:
-    """Writes the numbers of each record as scalars named `kind/key`, e.g. `train/loss`."""
+    """Writes the numbers of each record as scalars named `kind/key`, e.g. `train/loss`.
+
+    What cannot be written (full disk, ...) ends this alone, with a warning: `metrics.jsonl` has it all.
+    """
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         from tensorboardX import SummaryWriter
 
+        self._folder = folder
         # Hides what the run that was resumed wrote after its checkpoint: purge_step itself is hidden too.
-        self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1 if steps_done else None)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=steps_done + 1 if steps_done else None, max_queue=_QUEUE
+        )
+        self._ended = False
 
     def write(self, record: Record) -> None:
         """Add the record's numbers at its step."""
+        if not self._works():
+            return
         for key, value in record.items():
             if key not in ("time", "step") and isinstance(value, (int, float)) and not math.isnan(value):
                 self._writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        if self._works():
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up(str(error))
+        self._ended = True
+
+    def _works(self) -> bool:
+        """Ask after the thread that writes: an error ends it, and its queue then fills up for ever."""
+        if not self._ended and not self._writer.file_writer.event_writer._worker.is_alive():
+            self._give_up("the output above has the error")
+        return not self._ended
+
+    def _give_up(self, why: str) -> None:
+        self._ended = True
+        log.warning(
+            "%s: TensorBoard's events cannot be written (%s) and end here; metrics.jsonl has all numbers",
+            self._folder, why,
+        )  # fmt: skip
+        events = self._writer.file_writer.event_writer
+        events._event_queue.cancel_join_thread()
+        events._closed = True  # or the handler that it has set for the exit waits for the thread for ever

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from distrain.train.metrics import MetricsFile, Record, TensorBoard
 from distrain.train.parts import Parts
 from distrain.train.progress import Bar, Lines, View, on_terminal
 from distrain.train.run import METRICS, Run
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -29,7 +33,10 @@ class Recorder:
         if self._view is not None:
             self._view.close()
         for sink in self._sinks:
-            sink.close()
+            try:
+                sink.close()
+            except OSError as error:  # all was flushed when it was written; another error may be under way
+                log.warning("%s: cannot be closed: %s", type(sink).__name__, error)
 
     def step(self, step: int) -> None:
         """A step is done."""

@@ -65,8 +65,8 @@ class Run:
     checkpoint: Path | None = None
 
     def due(self, every: Duration) -> bool:
-        """True after every so many steps, and after the last."""
-        steps = every.steps(self.steps_per_epoch)
+        """True after every so many steps, at least one unless it is 0 (never), and after the last."""
+        steps = max(1, every.steps(self.steps_per_epoch)) if every.count > 0 else 0
         return self.step == self.total or (steps > 0 and self.step % steps == 0)
 
 
@@ -75,7 +75,8 @@ def prepare(parts: Parts) -> Run:
 
     Raises:
         ConfigError: there is no full step in an epoch, or the folder holds another run's checkpoints.
-        CheckpointError: every checkpoint is damaged, or the newest belongs to another global batch.
+        CheckpointError: every checkpoint is damaged, or the newest cannot be read or belongs to another
+            global batch.
     """
     steps_per_epoch = parts.loader.steps_per_epoch
     if steps_per_epoch < 1:
@@ -210,7 +211,7 @@ def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
         )
     try:
         run.module.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(run.optimizer, state["optimizer"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             where,
@@ -223,6 +224,14 @@ def _restore(run: Run, parts: Parts, state: dict[str, Any]) -> None:
         # Random layers get fresh streams; the order of images does not depend on the ranks.
         log.warning("the checkpoint is of %d ranks, this run has %d", state["world_size"], parts.world.size)
     run.step = run.resumed_from = state["step"]
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the momentum, but keep the options as configured now, which ``load_state_dict`` replaces."""
+    configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, configured, strict=True):
+        group.update(options)
 
 
 def _check_position(where: str, run: Run, parts: Parts, state: dict[str, Any]) -> None:

@@ -36,8 +36,8 @@ def optimizer_step(
     """Forward, backward, exchange of gradients, update.
 
     The batch is cut into `settings.accumulate` micro-batches, whose gradients are added up, each
-    weighted by its share of the images; only the last one's backward exchanges gradients. Nothing
-    here waits for the device, except the copy of the images.
+    weighted by its share of the images; only the last one's backward exchanges gradients. Each goes
+    to the device when its turn has come. Nothing here waits for the device, except these copies.
 
     Returns:
         The mean loss over this rank's images and how many of them were classified rightly: float32
@@ -46,19 +46,18 @@ def optimizer_step(
     Raises:
         ConfigError: batch normalisation is left with one value a channel.
     """
-    images, labels = preprocess.move(batch.images, batch.labels)
-    loss = torch.zeros((), device=labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-    micro_batches = list(
-        zip(images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True)
-    )
+    loss = torch.zeros((), device=preprocess.device)
+    correct = torch.zeros((), dtype=torch.int64, device=preprocess.device)
+    parts = (batch.images.chunk(settings.accumulate), batch.labels.chunk(settings.accumulate))
+    micro_batches = list(zip(*parts, strict=True))
     optimizer.zero_grad(set_to_none=True)
-    for number, (pixels, classes) in enumerate(micro_batches, start=1):
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        pixels, classes = preprocess.move(*micro_batch)
         with _exchange(model, last=number == len(micro_batches)):
             with span("forward"), autocast(preprocess.device, settings.precision):
                 logits = _forward(model, preprocess.normalise(pixels))
             part = cross_entropy(logits, classes, settings.label_smoothing)
-            part = part * (len(classes) / len(labels))
+            part = part * (len(classes) / len(batch.labels))
             with span("backward"):
                 part.backward()
         loss += part.detach()

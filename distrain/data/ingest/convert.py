@@ -8,21 +8,20 @@ and encoded anew; the pack counts these by reason.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 from distrain.data.decode.indexed import index
 from distrain.data.ingest.lossless import to_baseline
+from distrain.data.ingest.upright import ORIENTATION, upright
 from distrain.data.raw_layout import RAW_ENCODINGS, to_raw, to_yuv420
 from distrain.errors import DataError
 
 ENCODINGS = ("jpeg", *RAW_ENCODINGS)
-_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BASELINE = 0xC0
 _NOT_BASELINE = "JPEG not baseline"
 _SIDE_LIMIT = 65_500  # of libjpeg
@@ -103,13 +102,15 @@ def _as_encoding(data: bytes, options: PackOptions) -> Packed:
                 baseline = to_baseline(data)
                 if baseline is not None:
                     return Packed(baseline, *image.size, "JPEG to baseline without loss")
-            pixels = _eight_bits(ImageOps.exif_transpose(image))
+            pixels = _eight_bits(upright(image))
+    except Unusable:
+        raise
     except Image.UnidentifiedImageError:
         raise Unusable("not an image that Pillow knows") from None
     except Image.DecompressionBombError:
         raise Unusable("too many pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+    except Exception as error:
+        # What Pillow raises on damaged files has no end: SyntaxError, struct.error, TypeError, ...
         raise Unusable(f"damaged: {error}") from None
     pixels = _shrink(pixels, options.short_side)
     return Packed(_encode(pixels, options), *pixels.size, reason)
@@ -124,7 +125,7 @@ def _reason_to_convert(image: Image.Image, data: bytes, options: PackOptions) ->
         raise Unusable(f"truncated: {damage}")
     if image.mode not in ("RGB", "L"):
         return f"JPEG {image.mode}"
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         return "EXIF rotation"
     if _sof(data) != _BASELINE:
         return _NOT_BASELINE

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import struct
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel
 
 from distrain.data.disk import write_file
@@ -27,16 +26,13 @@ from distrain.data.ingest.convert import PackOptions, Unusable, convert
 from distrain.data.ingest.listing import Listing, SourceImage
 from distrain.data.ingest.pool import run_jobs
 from distrain.data.ingest.readers import Readers
+from distrain.data.ingest.upright import upright
 from distrain.errors import UsageError, nearest
 
 METHODS = {"phash": "phash", "dhash": "dhash", "ahash": "average_hash"}  # ours: that of imagehash
 _BITS = 64
 _CURVE_LEAST = 16  # bits up to which the curve is told at least
 _CHUNK = 256  # images that a worker hashes at once
-DAMAGED = (  # Pillow raises all of these on damaged files
-    *(Unusable, OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, MemoryError),
-    Image.DecompressionBombError,
-)
 _DRAFT_SIDE = 128  # JPEG is decoded at a reduced size not below this; hashes look at 32 pixels
 
 Progress = Callable[[int, int], None]
@@ -109,9 +105,9 @@ def _hash_chunk(job: _HashJob) -> tuple[int, list[int | None]]:
             try:
                 picture = Image.open(io.BytesIO(readers.read(source)))
                 picture.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))
-                bits = hash_of(ImageOps.exif_transpose(picture).convert("RGB")).hash
+                bits = hash_of(upright(picture).convert("RGB")).hash
                 hashes.append(int.from_bytes(np.packbits(bits).tobytes(), "big"))
-            except DAMAGED:
+            except Exception:  # see `convert`: what Pillow raises on damaged files has no end
                 hashes.append(None)
     return job.first, hashes
 

@@ -7,12 +7,13 @@ import html
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from distrain.data.disk import write_file
-from distrain.data.ingest.dedup import DAMAGED, Found, Rule
+from distrain.data.ingest.dedup import Found, Rule
 from distrain.data.ingest.listing import Listing, SourceImage, printable
 from distrain.data.ingest.readers import Readers
+from distrain.data.ingest.upright import upright
 
 _SHOWN = 500  # pairs; those that differ most come first, since they are the doubtful ones
 _SIDE = 160  # pixels
@@ -64,8 +65,8 @@ def write_page(path: Path, source: str, listing: Listing, rule: Rule, found: Fou
 def _figure(readers: Readers, image: SourceImage, role: str) -> str:
     caption = f"<figcaption>{role}: {html.escape(image.name)}</figcaption>"
     try:
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(readers.read(image)))).convert("RGB")
-    except DAMAGED as error:  # it has a hash, but hashes do not look at every pixel
+        picture = upright(Image.open(io.BytesIO(readers.read(image)))).convert("RGB")
+    except Exception as error:  # it has a hash, but hashes do not look at every pixel
         return f"<figure>{html.escape(str(error))}{caption}</figure>"
     picture.thumbnail((_SIDE, _SIDE))
     out = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=92, **options)
     return out.getvalue()
+
+
+def odd_exif(orientation: int) -> bytes:
+    """EXIF whose XResolution is text, which Pillow reads and does not write."""
+    entries = [
+        struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0),
+        struct.pack("<HHI4s", 0x011A, 2, 3, b"72"),
+    ]
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
 
 
 def write_tree(root: Path, per_class: dict[str, int]) -> Path:

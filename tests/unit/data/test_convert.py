@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import simplejpeg
-from data_trees import jpeg, picture
+from data_trees import jpeg, odd_exif, picture
 from PIL import Image
 
 from distrain.data.ingest.convert import PackOptions, Unusable, convert
@@ -81,6 +81,21 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     assert (packed.width, packed.height) == expected.size
     assert close(packed.data, expected)
     assert Image.open(io.BytesIO(packed.data)).getexif().get(0x0112, 1) == 1
+
+
+def test_exif_that_pillow_cannot_write_is_turned_all_the_same() -> None:
+    packed = convert(jpeg(picture(1), exif=odd_exif(6)), PackOptions(quality=95))
+    assert packed.converted == "EXIF rotation"
+    assert close(packed.data, picture(1).transpose(Image.Transpose.ROTATE_270))
+
+
+def test_whatever_pillow_raises_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(image: Image.Image) -> Image.Image:
+        raise TypeError("an odd tag")
+
+    monkeypatch.setattr("distrain.data.ingest.convert.upright", fails)
+    with pytest.raises(Unusable, match="damaged: an odd tag"):
+        convert(encoded(picture(2), "PNG"), PackOptions())
 
 
 def test_short_side_shrinks_and_never_enlarges() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_trees import jpeg, multi_shard
+from data_trees import jpeg, multi_shard, odd_exif
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from distrain.data.ingest import dedup
 from distrain.data.ingest.convert import PackOptions
 from distrain.data.ingest.dedup import Rule, compare, differing_bits, find_duplicates
+from distrain.data.ingest.pairs_page import write_page
 from distrain.data.ingest.sources import list_source
 from distrain.data.pack import pack
 from distrain.errors import DataError, UsageError
@@ -143,3 +144,27 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setitem(__import__("sys").modules, "imagehash", None)
     with pytest.raises(UsageError, match=r"pip install 'distrain\[dedup\]'"):
         pack(f"imagefolder:{tmp_path}", tmp_path / "out", PackOptions(dedup="phash:2"))
+
+
+def test_odd_exif_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "src/ape").mkdir(parents=True)
+    out = tmp_path / "page.html"
+    for name, exif in (("a", odd_exif(6)), ("b", odd_exif(6)), ("c", odd_exif(1))):
+        scene(0).save(tmp_path / f"src/ape/{name}.jpg", exif=exif)
+    listing = list_source(f"imagefolder:{tmp_path / 'src'}")
+    rule = Rule.parse("phash:4")
+    found = find_duplicates(listing, rule)
+    assert found.compared == 3 and [pair[:2] for pair in found.duplicates] == [(1, 0)]
+    write_page(out, "src", listing, rule, found)
+    assert out.read_text().count("<img") == 2
+
+
+def test_whatever_pillow_raises_leaves_no_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(image: Image.Image) -> Image.Image:
+        raise TypeError("an odd tag")
+
+    (tmp_path / "src/ape").mkdir(parents=True)
+    scene(0).save(tmp_path / "src/ape/a.jpg")
+    listing = list_source(f"imagefolder:{tmp_path / 'src'}")
+    monkeypatch.setattr("distrain.data.ingest.dedup.upright", fails)
+    assert find_duplicates(listing, Rule.parse("phash:4")).compared == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,29 @@ def test_a_shard_cut_short(packed: tuple[Path, Manifest], settings: DataSettings
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"shard-00000.bin: bytes=\d+ .*cut short"):
         Store.open(packed[0], settings)
+
+
+def test_more_shards_than_files_may_be_open(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped shard keeps a descriptor; the soft limit is often 1024 and can be raised."""
+    multi_shard(monkeypatch, 12)
+    pack(f"imagefolder:{tree}", tmp_path / "out")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open("/dev/null") as file:
+        few = (file.fileno() + 4, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, few)
+    try:
+        store = Store.open(tmp_path / "out", DISK)
+        assert len(store.manifest.shards) > 4 and len(store.blob(40)) > 0
+        store.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, few)
+        with monkeypatch.context() as patch:
+            patch.setattr(resource, "setrlimit", lambda *limit: None)  # as where the hard one is as low
+            with pytest.raises(DataError, match=r"open files.*RLIMIT_NOFILE.*data\.memory=node"):
+                Store.open(tmp_path / "out", DISK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @both

@@ -16,7 +16,7 @@ from distrain.errors import LaunchError
 from distrain.launch.failures import first_failure
 from distrain.launch.job import Command
 from distrain.launch.local import Outcome, run
-from distrain.launch.verdict import judge
+from distrain.launch.verdict import Verdict, judge
 from distrain.world import rank_name
 
 
@@ -66,8 +66,13 @@ while True: time.sleep(0.05)
 """
 
 
-def converse(leave_on: str, send: list[signal.Signals], stop_seconds: float = 60) -> list[str]:
-    """Send signals to a launcher, each after its starter has told of the one before."""
+def converse(
+    leave_on: str,
+    send: list[signal.Signals],
+    stop_seconds: float = 60,
+    unheard: tuple[signal.Signals, ...] = (),
+) -> list[str]:
+    """Send signals to a launcher, each after its starter has told of the one before, the unheard at first."""
     process = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, STARTER.format(leave_on=leave_on), str(stop_seconds)],
         stdout=subprocess.PIPE,
@@ -76,6 +81,8 @@ def converse(leave_on: str, send: list[signal.Signals], stop_seconds: float = 60
     )
     assert process.stdout is not None
     lines = [process.stdout.readline().strip()]
+    for number in unheard:
+        os.kill(process.pid, number)
     for number in send:
         os.kill(process.pid, number)
         lines.append(process.stdout.readline().strip())
@@ -86,6 +93,16 @@ def converse(leave_on: str, send: list[signal.Signals], stop_seconds: float = 60
 
 def test_first_ctrl_c_is_polite() -> None:
     assert converse("SIGUSR1", [signal.SIGINT]) == ["ready", "got SIGUSR1", "outcome 7 SIGINT"]
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+def test_what_its_caller_ignores_stays_ignored(ignored: signal.Signals) -> None:
+    before = signal.signal(ignored, signal.SIG_IGN)  # which a child inherits, as of nohup
+    try:
+        told = converse("SIGUSR1", [signal.SIGUSR1], unheard=(ignored,))
+    finally:
+        signal.signal(ignored, before)
+    assert told == ["ready", "got SIGUSR1", "outcome 7 SIGUSR1"]
 
 
 def test_second_request_ends_third_kills() -> None:
@@ -160,6 +177,8 @@ def test_completed(tmp_path: Path) -> None:
     result(tmp_path, "completed")
     assert judge(tmp_path, Outcome(0)).code == 0
     assert judge(tmp_path, Outcome(0, signal.SIGINT)).code == 0  # it came in the last step
+    for code in (1, 143):  # it came while the ranks were leaving, and the starter ended them
+        assert judge(tmp_path, Outcome(code, signal.SIGINT)) == Verdict(0, "")
     assert judge(tmp_path, Outcome(134)).code == 134  # a crash after the result is still a crash
 
 

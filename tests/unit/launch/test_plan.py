@@ -36,7 +36,7 @@ def test_derived_numbers(config: Config, fake_mpirun: Mpirun) -> None:
     assert derived.lr == pytest.approx(0.1 * 128 / 256)
     records_and_payload = (1000 + 100) * 32 + (1000 + 100) * 64
     assert derived.pack_bytes == derived.node_bytes == records_and_payload
-    assert derived.queue_bytes == 4 * 3 * 16 * 224 * 224 * 3
+    assert derived.queue_bytes == 4 * 3 * (16 * 2) * 224 * 224 * 3
     assert (derived.train_images, derived.val_images, derived.classes) == (1000, 100, 2)
 
 

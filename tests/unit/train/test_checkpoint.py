@@ -78,6 +78,27 @@ def test_a_damaged_newest_falls_back_with_a_warning(
     assert path.exists()
 
 
+def test_one_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (5, 10):
+        newest = save(tmp_path, step, state(step), keep=3)
+    read_bytes = Path.read_bytes
+
+    def fails(number: int) -> None:
+        def read(path: Path) -> bytes:
+            if path == newest:
+                raise OSError(number, os.strerror(number))
+            return read_bytes(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read)
+
+    fails(errno.EIO)
+    with pytest.raises(CheckpointError, match=rf"{newest.name}: cannot be read .*Input/output error"):
+        newest_valid(tmp_path)
+    fails(errno.ENOENT)  # removed since it was listed
+    found = newest_valid(tmp_path)
+    assert found is not None and unpack(found[1])["step"] == 5
+
+
 def test_a_write_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     earlier = save(tmp_path, 5, state(5), keep=1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -23,6 +23,7 @@ from distrain.train.models import create
 from distrain.train.parts import Parts
 from distrain.train.run import Run, prepare
 from distrain.train.settings import ModelSettings
+from distrain.units import Duration
 
 
 def records(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -219,6 +220,8 @@ def test_a_signal_gives_an_evaluation_up_and_the_resume_makes_it(tmp_path: Path,
     assert result.top1 is None and listed(tmp_path / "cut" / "checkpoints")[0].name.startswith(
         f"step-{6 * at:09d}"
     )
+    told = [r["step"] for r in records(tmp_path / "cut", "train")]
+    assert told == {1: [4, 6], 2: [4, 8, 12]}[at]  # also of the steps since the last line
     again = train(make_parts(tmp_path / "cut", resume=True))
     assert (again.status, again.exit_code, again.resumed_from) == ("completed", 0, 6 * at)
     whole = train(make_parts(tmp_path / "whole"))
@@ -349,6 +352,23 @@ def test_resume_refuses_what_does_not_fit(tmp_path: Path, caplog: pytest.LogCapt
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="all 3 checkpoints are damaged"):
         train(make_parts(tmp_path, resume=True))
+
+
+def test_a_resume_takes_the_settings_of_the_optimizer_from_the_configuration(tmp_path: Path) -> None:
+    train(make_parts(tmp_path, train={"duration": "5st"}))
+    changed = {"lr": 0.1, "lr_batch": 16, "momentum": 0.5, "weight_decay": 1e-3, "nesterov": True}
+    run = prepare(make_parts(tmp_path, resume=True, train={"optimizer": changed}))
+    groups = run.optimizer.param_groups
+    found = [(group["momentum"], group["weight_decay"], group["nesterov"]) for group in groups]
+    assert found == [(0.5, 1e-3, True), (0.5, 0.0, True)]
+    assert len(run.optimizer.state) == len(list(run.module.parameters()))  # momentum came along
+
+
+def test_what_is_due_every_so_often_is_due_at_least_every_step(tmp_path: Path) -> None:
+    run = prepare(make_parts(tmp_path))
+    run.step = 3
+    assert run.due(Duration.parse("0.1ep"))  # 0.4 of a step
+    assert not run.due(Duration.parse("0ep")) and not run.due(Duration.parse("2st"))
 
 
 def test_a_checkpoint_says_where_training_was(tmp_path: Path) -> None:
