@@ -53,7 +53,13 @@ class _Pending:
         self.works: list[dist.Work] = []
 
 
-def shown(group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., Any]) -> Any:
+def shown(
+    group: Any,
+    name: str,
+    args: Sequence[Any],
+    carry_out: Callable[..., Any],
+    refused: TensorTypeError | None = None,
+) -> Any:
     """Let the dispatcher see a call of a group, then carry it out.
 
     Args:
@@ -61,6 +67,7 @@ def shown(group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., A
         name: of the method; others than collectives are carried out unseen.
         args: of its full form: tensors, or lists of them, and options.
         carry_out: does what was called; takes the tensors.
+        refused: is raised where nothing was carried out; None: then a mode's answer counts.
     """
     upwards = _upwards(name)
     if upwards is None:
@@ -72,6 +79,8 @@ def shown(group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., A
         answer = upwards(group, *args)
     finally:
         calls.remove(call)
+    if refused is not None and not call.works:  # a FakeTensor does as if
+        raise refused
     for work in call.works[:-1]:  # a type of several tensors returns the handle of one
         work.wait()
     return call.works[-1] if call.works else answer
@@ -95,7 +104,7 @@ def shown_to_types(
     if name not in _OPERATORS:
         raise refused
     try:
-        return shown(group, name, args, carry_out)
+        return shown(group, name, args, carry_out, refused)
     except DistrainError:
         raise
     except Exception as error:
