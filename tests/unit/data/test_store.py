@@ -154,7 +154,12 @@ def test_more_shards_than_files_may_be_open(
     multi_shard(monkeypatch, 12)
     pack(f"imagefolder:{tree}", tmp_path / "out")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = (max(map(int, os.listdir("/proc/self/fd"))) + 4, hard)  # other tests may have left gaps below
+    held = [os.open("/dev/null", os.O_RDONLY)]
+    while (
+        held[-1] < max(map(int, os.listdir("/proc/self/fd"))) - 1
+    ):  # gaps that other tests left
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    few = (max(held) + 4, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, few)
     try:
         store = Store.open(tmp_path / "out", DISK)
@@ -167,6 +172,8 @@ def test_more_shards_than_files_may_be_open(
                 Store.open(tmp_path / "out", DISK)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
 
 
 @both
