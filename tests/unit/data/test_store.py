@@ -155,9 +155,7 @@ def test_more_shards_than_files_may_be_open(
     pack(f"imagefolder:{tree}", tmp_path / "out")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = [os.open("/dev/null", os.O_RDONLY)]
-    while (
-        held[-1] < max(map(int, os.listdir("/proc/self/fd"))) - 1
-    ):  # gaps that other tests left
+    while held[-1] < max(map(int, os.listdir("/proc/self/fd"))) - 1:  # gaps that other tests left
         held.append(os.open("/dev/null", os.O_RDONLY))
     few = (max(held) + 4, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, few)
