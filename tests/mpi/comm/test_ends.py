@@ -27,14 +27,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "FAREWELL_SECONDS", 0.2)
 
 
-def group_of(memory: bool) -> dist.ProcessGroup:
+def group_of(memory: bool, timeout: timedelta = SHORT) -> dist.ProcessGroup:
     """All ranks, in the memory of the node or by messages."""
     state = runtime.current()
     usual = state.settings
     if not memory:
         state.settings = usual.model_copy(update={"node_memory": False})
     try:
-        return dist.new_group(timeout=SHORT)
+        return dist.new_group(timeout=timeout)
     finally:
         state.settings = usual
 
@@ -148,7 +148,7 @@ def test_a_call_that_is_only_polled_is_carried_out(world: World, group: dist.Pro
 @pytest.mark.parametrize("after", [0.0005, 0.005, 0.05])
 def test_a_group_is_aborted_while_a_caller_waits_in_it(world: World, after: float, memory: bool) -> None:
     """By another thread of rank 0, which alone has called: in C, or in the engine already."""
-    group = group_of(memory)
+    group = group_of(memory, timedelta(seconds=60))
     assert isinstance(group, dist.ProcessGroup)
     for _ in range(2):
         dist.all_reduce(torch.ones(5), group=group)  # from now on it is a call of C
