@@ -145,8 +145,8 @@ static PyObject *carry(caller *self, PyObject *owner, void *payload, Py_ssize_t 
     return Py_NewRef(self->done);
 }
 
-/* Exchange `bytes` of a payload, which belongs to an object. Return `done`, a number (begun, and not complete: IDLE, MOVED, MISMATCH;
- * the channel is HELD), or None: nothing was begun. */
+/* Exchange `bytes` of a payload, which belongs to an object. Return `done`, a number (begun, and not complete:
+ * IDLE, MOVED, MISMATCH; the channel is HELD), or None: nothing was begun. */
 static PyObject *exchange(caller *self, PyObject *owner, void *payload, Py_ssize_t bytes, PyObject *dtype,
                           long reduction)
 {

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch.distributed as dist
 
 from distrain.comm import callbacks
 from distrain.comm.buffers import FlatBuffer, Reduction, overlap
-from distrain.comm.device.by_host import HostPayloads, TensorTypeError, held, is_plain, pieces
+from distrain.comm.device.by_host import HostPayloads, held, is_plain, pieces
 from distrain.comm.group import forms, modes
 from distrain.comm.group.arguments import as_list, factor_of, limit, limited, reduction_of, scaled
 from distrain.comm.group.quick import QuickCalls
@@ -56,29 +55,21 @@ class Allreduces(QuickCalls):
             tensor: other name of `tensors`.
             op: other name of the operation.
         """
-        watched, quick, wire = modes.are_on(), self._quick, self._wire
-        if quick is not None and self._coalescing is None and callbacks.current() is None and not watched:
-            try:
-                answer = quick.tensors(tensors, opts)
-                if answer is None and self._free_quick():
-                    answer = quick.tensors(tensors, opts)
-                if answer is DONE:
-                    return DONE
-                if answer is not None:
-                    return limited(self._take_over(wire, tensors[0], reduction_of(opts)), opts)
-            except BaseException:
-                self._rescue(wire)
-                raise
+        wire, quick = self._wire, self._quick
+        if (
+            quick is not None
+            and self._coalescing is None
+            and callbacks.current() is None
+            and not modes.are_on()
+        ):
+            work = self._by_c(wire, quick.tensors, tensors, opts)
+            if work is not None:
+                return work if work is DONE else limited(work, opts)
         if type(opts) is not dist.AllreduceOptions:
             words = {"tensor": tensor, "opts": opts, "op": op, "timeout": timeout}
             return self.allreduce(*forms.of_allreduce(tensors, **words))
-        full, carry_out = [as_list(tensors), opts], functools.partial(self._general_allreduce, opts=opts)
-        if watched:
-            return limited(modes.shown(self, "allreduce", full, carry_out), opts)
-        try:
-            return limited(carry_out(tensors), opts)
-        except TensorTypeError as refused:
-            return limited(modes.shown_to_types(self, "allreduce", full, carry_out, refused), opts)
+        full = [as_list(tensors), opts]
+        return limited(modes.seen(self, "allreduce", full, Allreduces._general_allreduce), opts)
 
     @forms.takes(forms.ALLREDUCE_COALESCED)
     def allreduce_coalesced(self, tensors: Any, opts: Any) -> dist.Work:
@@ -142,22 +133,11 @@ class Allreduces(QuickCalls):
             array: contiguous, in the memory of the CPU.
             name: of a `Reduction`.
         """
-        quick, wire = self._quick, self._wire
+        wire, quick = self._wire, self._quick
         if quick is None or self._coalescing is not None or callbacks.current() is not None:
             return False
-        try:
-            answer = quick.array(array, name)
-            if answer is None and self._free_quick():
-                answer = quick.array(array, name)
-            if answer is DONE:
-                return True
-            if answer is None:
-                return False
-            work = self._take_over(wire, array, Reduction(name))
-        except BaseException:
-            self._rescue(wire)
-            raise
-        return work.wait()
+        work = self._by_c(wire, quick.array, array, name)
+        return work is not None and work.wait()
 
     def _in_pieces(
         self, tensor: torch.Tensor, combine: Callable[[torch.Tensor], DistrainWork]

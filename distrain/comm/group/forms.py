@@ -14,7 +14,6 @@ from typing import Any
 import torch.distributed as dist
 from torch._C._distributed_c10d import AllgatherOptions
 
-from distrain.comm.device.by_host import TensorTypeError
 from distrain.comm.group import modes
 
 # What a short form may give, and the field of the options that it is.
@@ -110,16 +109,7 @@ def takes(form: Form) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         @functools.wraps(method)
         def call(self: Any, *args: Any, **words: Any) -> Any:
             full = args if not words and form.is_full(args) else form.full(name, args, words)
-
-            def carry_out(*tensors: Any) -> Any:
-                return method(self, *tensors, *full[len(tensors) :])
-
-            if modes.are_on():
-                return modes.shown(self, name, full, carry_out)
-            try:
-                return method(self, *full)
-            except TensorTypeError as refused:
-                return modes.shown_to_types(self, name, full, carry_out, refused)
+            return modes.seen(self, name, full, method)
 
         return call
 

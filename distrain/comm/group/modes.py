@@ -53,30 +53,48 @@ class _Pending:
         self.works: list[dist.Work] = []
 
 
-def shown(
-    group: Any,
-    name: str,
-    args: Sequence[Any],
-    carry_out: Callable[..., Any],
-    refused: TensorTypeError | None = None,
-) -> Any:
-    """Let the dispatcher see a call of a group, then carry it out.
+def seen(group: Any, name: str, full: Sequence[Any], method: Callable[..., Any]) -> Any:
+    """Call a method of a group: past the dispatcher, or through it where something there has to see the call.
 
     Args:
         group: whose method is called.
         name: of the method; others than collectives are carried out unseen.
-        args: of its full form: tensors, or lists of them, and options.
-        carry_out: does what was called; takes the tensors.
-        refused: is raised where nothing was carried out; None: then a mode's answer counts.
+        full: its arguments in the full form: tensors, or lists of them, and options.
+        method: carries it out; takes the group and these arguments.
+
+    Raises:
+        TensorTypeError: a tensor handles operations itself, but did not hand this one on.
+    """
+    if are_on():
+        return _through(group, name, full, method, None)
+    try:
+        return method(group, *full)
+    except TensorTypeError as refused:
+        if name not in _OPERATORS:
+            raise
+        try:
+            return _through(group, name, full, method, refused)
+        except DistrainError:
+            raise
+        except Exception as error:
+            raise refused from error
+
+
+def _through(
+    group: Any, name: str, full: Sequence[Any], method: Callable[..., Any], refused: TensorTypeError | None
+) -> Any:
+    """Let the dispatcher see a call, which comes back with its tensors, or with those in them.
+
+    `refused` is raised where it does not come back; None: then a mode's answer counts.
     """
     upwards = _upwards(name)
     if upwards is None:
-        return carry_out(*args[: _tensors_of(name)])
+        return method(group, *full)
     calls = _calls()
-    call = _Pending(carry_out)
+    call = _Pending(lambda *tensors: method(group, *tensors, *full[len(tensors) :]))
     calls.append(call)
     try:
-        answer = upwards(group, *args)
+        answer = upwards(group, *full)
     finally:
         calls.remove(call)
     if refused is not None and not call.works:  # a FakeTensor does as if
@@ -87,28 +105,8 @@ def shown(
 
 
 def _tensors_of(name: str) -> int:
-    """Return how many arguments of a method, from the first on, are tensors or lists of them."""
+    """Return how many arguments of an operator, from the first on, are tensors or lists of them."""
     return 1 if name.rstrip("_") in ("allreduce", "allreduce_coalesced", "broadcast", "reduce") else 2
-
-
-def shown_to_types(
-    group: Any, name: str, args: Sequence[Any], carry_out: Callable[..., Any], refused: TensorTypeError
-) -> Any:
-    """Let tensors that handle operations themselves carry out a call, with the tensors in them.
-
-    See `shown` for the other arguments.
-
-    Args:
-        refused: what is raised if they cannot.
-    """
-    if name not in _OPERATORS:
-        raise refused
-    try:
-        return shown(group, name, args, carry_out, refused)
-    except DistrainError:
-        raise
-    except Exception as error:
-        raise refused from error
 
 
 def _calls() -> list[_Pending]:

@@ -1,14 +1,14 @@
-"""What a call of C has begun and left: the engine completes it."""
+"""Allreduces in one call of C; what it has begun and left, the engine completes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from distrain.comm.buffers import Reduction
 from distrain.comm.device.by_host import HostPayloads
 from distrain.comm.group.base import GroupBase
 from distrain.comm.shared.caller import DONE, REDUCTIONS
@@ -18,20 +18,32 @@ from distrain.errors import CommError
 
 
 class QuickCalls(GroupBase):
-    """Takes over from the caller of a group; see `shared/caller.py` and `routes.py`.
+    """Calls the caller of a group, and takes over from it; see `shared/caller.py` and `routes.py`.
 
-    Another thread may abort the group while a call is in C: so the wire is the one that made the call.
+    Another thread may abort the group while a call is in C: so the wire is the one that makes the call.
     """
 
-    def _take_over(self, wire: Any, array: Any, reduction: Reduction) -> dist.Work:
+    def _by_c(self, wire: Any, call: Callable[[Any, Any], Any], payload: Any, how: Any) -> dist.Work | None:
+        """Carry out an allreduce by a method of the wire's caller; None: nothing was begun."""
+        try:
+            answer = call(payload, how)
+            if answer is None and self._free_quick():
+                answer = call(payload, how)
+            return answer if answer is None or answer is DONE else self._take_over(wire)
+        except BaseException:
+            self._rescue(wire)
+            raise
+
+    def _take_over(self, wire: Any) -> dist.Work:
         """Let the engine complete what a call of C has begun.
 
         Raises:
             CommError: the ranks did not call the same collective.
             CallError: the group has ended meanwhile.
         """
-        code = wire.quick.left
+        code, array = wire.quick.left, wire.quick.payload
         tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+        reduction = REDUCTIONS[wire.quick.reduction]
         engine = self._wire.engine
         if wire.routes is None:
             wire.direct.channel.understand(code)
@@ -64,5 +76,5 @@ class QuickCalls(GroupBase):
             with suppress(CommError):
                 wire.direct.channel.understand(MISMATCH)  # and is of no use any more
         else:
-            self._take_over(wire, quick.payload, REDUCTIONS[quick.reduction])
+            self._take_over(wire)
             wire.engine.wake()
