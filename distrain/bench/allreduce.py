@@ -9,7 +9,6 @@ Horovod comes after the others: its background thread, once started, calls MPI e
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ import torch
 from mpi4py import MPI
 
 import distrain
+from distrain.bench import results
 from distrain.bench.contenders import PEERS, Contender, Distrain, DistrainArray
 from distrain.bench.errors import Unavailable
 from distrain.bench.stats import allreduce_line, error_line
@@ -145,8 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     peers = [name for name in given.against.split(",") if name]
     lines = run(settings, peers, given.bytes, given.iterations)
     if MPI.COMM_WORLD.rank == 0:
-        with open(given.out, "w") as out:
-            out.writelines(json.dumps(line) + "\n" for line in lines)
+        results.write(given.out, lines)
 
 
 if __name__ == "__main__":

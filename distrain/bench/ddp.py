@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import copy
 import functools
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 import distrain
+from distrain.bench import results
 from distrain.comm.settings import CommSettings
 from distrain.comm.sync.synchroniser import Hook, Synchroniser, make_synchroniser
 from distrain.errors import ConfigError
@@ -311,8 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         buckets = chosen if given.bucket else distrain.ddp_buckets(work.model)
         lines = run(work, given.names.split(","), buckets, given.iterations)
     if world.rank == 0:
-        with open(given.out, "w") as out:
-            out.writelines(json.dumps(line) + "\n" for line in lines)
+        results.write(given.out, lines)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ all ranks while a GPU would compute (a sleep stands for it), with and without im
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 
 import distrain
+from distrain.bench import results
 from distrain.bench.errors import Unavailable
 from distrain.bench.reshuffle import PEERS, Contender, Exchange
 from distrain.bench.stats import percentile
@@ -283,8 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = run(world, given.bytes, names, given.iterations, training if training.gradient_bytes else None)
     distrain.destroy_process_group()
     if world.rank == 0:
-        with open(given.out, "w") as out:
-            out.writelines(json.dumps(line) + "\n" for line in lines)
+        results.write(given.out, lines)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ take turns; a time is that of the slowest rank, from a barrier until its share i
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
+from distrain.bench import results
 from distrain.bench.packs import write_noise
 from distrain.comm.process import mpi
 from distrain.data.copy_in import Target, copy_in
@@ -189,8 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     comm = mpi.initialize()
     lines = run(comm, Path(given.out).parent, given.bytes, given.rounds)  # a folder that is cleared away
     if comm.rank == 0:
-        with open(given.out, "w") as out:
-            out.writelines(json.dumps(line) + "\n" for line in lines)
+        results.write(given.out, lines)
 
 
 if __name__ == "__main__":
