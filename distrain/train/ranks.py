@@ -129,6 +129,11 @@ class _Task(threading.Thread, Generic[Result]):
         except BaseException as error:  # whoever waits raises it
             self.error = error
 
+    def runs_on(self) -> bool:
+        """Return whether it still runs after a moment."""
+        self.join(BEAT_SECONDS)
+        return self.is_alive()
+
 
 def by_first(me: int, work: Callable[[], Result], limit_seconds: float, late: DistrainError) -> Result | None:
     """Let rank 0 do something that may take long, and all raise its error; a collective.
@@ -158,28 +163,15 @@ def by_first(me: int, work: Callable[[], Result], limit_seconds: float, late: Di
     task = _Task(work)
     task.start()
     began = told = time.monotonic()
-    while _first_is_busy(_runs_on(task) and time.monotonic() - began < limit_seconds):
+    while _first_is_busy(task.runs_on() and time.monotonic() - began < limit_seconds):
         if time.monotonic() - told > TOLD_SECONDS:
             told = time.monotonic()
             log.warning("%s: rank 0 has been at it for %.0f s", late.where, told - began)
     error = late if task.is_alive() else task.error
     if error is not None and not isinstance(error, DistrainError):
-        raise error
-    agree(error if isinstance(error, DistrainError) else None)
+        raise error  # the others cannot be told; it ends the job
+    agree(error)
     return task.result
-
-
-def _runs_on(task: _Task[Any]) -> bool:
-    """Return whether it still runs after a moment.
-
-    Raises:
-        BaseException: it failed by something that other ranks cannot be told; it ends the job.
-    """
-    task.join(BEAT_SECONDS)
-    runs = task.is_alive()  # before the error: it may end meanwhile
-    if task.error is not None and not isinstance(task.error, DistrainError):
-        raise task.error
-    return runs
 
 
 def _first_is_busy(busy: bool) -> bool:
