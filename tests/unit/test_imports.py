@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,10 +129,13 @@ def test_torch_and_mpi4py_stay_in_their_rooms(path: Path) -> None:
         assert relative.startswith(MPI4PY), f"{relative} imports mpi4py"
 
 
-def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
-    import subprocess
-    import sys
+def run_alone(code: str, folder: Path) -> None:
+    """Run a program that imports what it likes, in a process in which nobody has set up mpi4py."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MPI4PY_")}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env=environment)
 
+
+def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
     modules = [
         ".".join(("distrain", *path.relative_to(PACKAGE).with_suffix("").parts))
         for path in MODULES
@@ -139,19 +145,16 @@ def test_login_node_rooms_load_without_torch_and_mpi(tmp_path: Path) -> None:
         f"import sys, importlib\nfor m in {modules!r}: importlib.import_module(m)\n"
         "assert 'torch' not in sys.modules and 'mpi4py' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    run_alone(code, tmp_path)
 
 
 def test_the_package_and_its_settings_need_neither_torch_nor_mpi(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, distrain\ndistrain.CommSettings(colors=2)\n"
         "assert 'torch' not in sys.modules and 'mpi4py' not in sys.modules\n"
         "assert all(hasattr(distrain, name) for name in distrain.__all__)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    run_alone(code, tmp_path)
 
 
 def test_comm_takes_mpi_from_the_module_that_says_how_it_starts() -> None:
@@ -180,28 +183,30 @@ ENTRIES = (
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_mpi_starts_as_the_wire_wants_it(entry: str, tmp_path: Path) -> None:
     """The import of `mpi4py.MPI` starts MPI; `process/mpi.py`, which says how, comes before all others."""
-    import os
-    import subprocess
-    import sys
-
     code = (
         f"import importlib, mpi4py\nmpi4py.rc.initialize = False\nimportlib.import_module({entry!r})\n"
         "assert mpi4py.rc.thread_level == 'serialized', mpi4py.rc.thread_level"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MPI4PY_")}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    run_alone(code, tmp_path)
+
+
+def test_sets_that_were_there_before_mpi_are_not_its_own(tmp_path: Path) -> None:
+    """Whatever of `comm` is imported first."""
+    code = (
+        "import select, mpi4py\nmpi4py.rc.initialize = False\nothers = select.epoll()\n"
+        "import distrain.comm.messages.plain\nfrom distrain.comm.process.event_sets import mpi_event_sets\n"
+        "assert others.fileno() not in mpi_event_sets()"
+    )
+    run_alone(code, tmp_path)
 
 
 def test_what_takes_seconds_to_import_waits_until_it_is_used(tmp_path: Path) -> None:
     """`torch._dynamo` costs every rank as much as torch itself; DDP and optimizers import it when made."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, mpi4py\nmpi4py.rc.initialize = False\nimport distrain.worker.run, distrain.comm.api\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    run_alone(code, tmp_path)
 
 
 def test_no_module_circles() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from distrain.comm.engine.engine import Engine
 from distrain.comm.supervision.board import board
+from tests.unit.comm.engine_cases import LONG
 
 
 def wipe() -> None:
@@ -21,3 +23,15 @@ def fresh_board() -> Iterator[None]:
     wipe()
     yield
     wipe()
+
+
+@pytest.fixture
+def codes() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def engine(codes: list[int]) -> Iterator[Engine]:
+    engine = Engine(codes.append, LONG, LONG, "rank 0")
+    yield engine
+    engine.close()

@@ -6,8 +6,6 @@ import ctypes
 import os
 import select
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -154,13 +152,3 @@ def test_without_sets_sleeps_go_by_the_clock(rest: Any) -> None:
     assert rest.distrain_rest_watch((ctypes.c_int * 1)(), 0) == -1
     rest.distrain_rest_ring()
     assert sleep(rest, NEVER, 100 * MILLISECOND) >= 10 * MILLISECOND
-
-
-def test_sets_that_were_there_before_mpi_are_not_its_own(tmp_path: Path) -> None:
-    """Whatever of `comm` is imported first."""
-    code = (
-        "import select, mpi4py\nmpi4py.rc.initialize = False\nothers = select.epoll()\n"
-        "import distrain.comm.messages.plain\nfrom distrain.comm.process.event_sets import mpi_event_sets\n"
-        "assert others.fileno() not in mpi_event_sets()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
